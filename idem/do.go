@@ -61,12 +61,12 @@ func (c *call) look(ctx context.Context, tx pgx.Tx) (s sight, v verdict, resp Re
 	if conn := tx.Conn(); conn != nil && !conn.IsClosed() {
 		switch conn.PgConn().TxStatus() {
 		case 'E':
-			return s, 0, resp, c.fail(ErrTxAborted, "", "an earlier statement failed in it: roll back and retry with the same key")
+			return s, verdictError, resp, c.fail(ErrTxAborted, "", "an earlier statement failed in it: roll back and retry with the same key")
 		case 'I':
-			return s, 0, resp, c.fail(ErrTxEnded, "", "begin a new one and pass it to Do")
+			return s, verdictError, resp, c.fail(ErrTxEnded, "", "begin a new one and pass it to Do")
 		}
 	}
-	for w := c.newWait(); ; {
+	for w := c.newWait(); ; { // one round trip
 		b := &pgx.Batch{}
 		c.queue(b)
 		br := tx.SendBatch(ctx, b)
@@ -75,18 +75,18 @@ func (c *call) look(ctx context.Context, tx pgx.Tx) (s sight, v verdict, resp Re
 			err = closeErr
 		}
 		if err != nil {
-			return s, 0, resp, c.dbError(err)
+			return s, verdictError, resp, c.dbError(err)
 		}
 		v, resp, err = c.judge(s)
 		switch {
 		case v == verdictInProgress && w.again(ctx):
-			c.event.Waited = w.waited()
+			c.event.Waited += w.paused
 			continue
 		case v == verdictRun && s.aboveRC && w.tries > 0:
 			// The snapshot is older than the end of the call that we waited for, so its record cannot be seen.
 			return s, v, resp, c.conflict()
 		}
-		return s, v, resp, w.explain(ctx, err)
+		return s, v, resp, ended(ctx, err)
 	}
 }
 

@@ -3,8 +3,6 @@ package idem
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -33,171 +31,81 @@ func Run(ctx context.Context, pool *pgxpool.Pool, key Key, fn Func, opts ...Opti
 	return r.loop(ctx)
 }
 
-// Limits of what Run does on its own before it gives the caller the error.
-const (
-	commitLimit    = 10 * time.Second // for an answer to COMMIT
-	lostLimit      = 10 * time.Second // for a lost connection to be replaced
-	mostLostRuns   = 5                // runs of fn that end with their connection: it may be fn that ends it
-	mostConflicts  = 30               // transactions that end in 40001, 40P01 or ErrConflict
-	mostRetryPause = 250 * time.Millisecond
-)
-
 // runner is a Run.
 type runner struct {
 	*call
 	pool    *pgxpool.Pool
 	fn      Func
-	refused bool
+	refused bool // fn refused, and now stands for its refusal
 
+	ran       bool      // fn ran in this try
 	doubt     error     // the error of a COMMIT that may have happened, until the key has been looked up
-	conflicts int       // transactions that lost against another one
 	lost      time.Time // when the connection was lost that no look-up has followed yet
 	lostRuns  int       // runs of fn that ended with their connection
-	ran       bool      // fn ran in this try
-	pauses    int
+	conflicts int       // transactions that lost against another one
 }
 
 // errRefused makes the loop go on with fn's refusal in place of fn, now that fn's writes are rolled back.
 var errRefused = errors.New("refused")
 
+// loop tries until there is an answer, an error that another try would not change, or no time left.
 func (r *runner) loop(ctx context.Context) (Response, error) {
 	for w := r.newWait(); ; {
 		resp, err := r.try(ctx)
-		switch {
-		case err == nil, r.final(err):
-			return resp, err
+		more := true
+		switch lost, retry := err.(again); {
+		case err == nil:
+			return resp, nil
 		case err == errRefused:
-		case errors.Is(err, ErrInProgress):
+		case retry:
+			err = lost.error
+			more = r.pause(ctx, lost)
+		case r.is(err, ErrInProgress):
 			if r.doubt != nil { // the lost COMMIT itself may hold the key for a moment
 				w.most = max(w.most, defaultRunWait)
 			}
-			if !w.again(ctx) {
-				return Response{}, r.unknown(w.explain(ctx, err))
-			}
-			r.event.Waited = w.waited()
+			more = w.again(ctx)
+			r.event.Waited += w.paused
 		default:
-			if !r.pause(ctx, err) {
-				return Response{}, r.unknown(err)
-			}
+			more = false
+		}
+		if !more {
+			return Response{}, r.unknown(ended(ctx, err))
 		}
 	}
 }
 
-// again marks an error of a transaction that is worth another one.
-type again struct {
-	error
-	lost bool // the connection, not the transaction, failed
-}
-
-func (a again) Unwrap() error { return a.error }
-
-// final reports whether err ends the loop.
-func (r *runner) final(err error) bool {
-	_, more := err.(again)
-	return !more && err != errRefused && !errors.Is(err, ErrInProgress)
-}
-
-// pause waits before the next try, and reports whether there is one.
-func (r *runner) pause(ctx context.Context, err error) bool {
-	if err.(again).lost {
-		if r.lost.IsZero() {
-			r.lost = time.Now()
-		}
-		if r.ran {
-			r.lostRuns++
-		}
-		if r.lostRuns > mostLostRuns || time.Since(r.lost) > lostLimit {
-			return false
-		}
-	} else if r.conflicts++; r.conflicts > mostConflicts {
-		return false
-	}
-	r.pauses++
-	start := time.Now()
-	ok := sleep(ctx, rand.N(min(mostRetryPause, time.Millisecond<<min(r.pauses, 10))))
-	r.event.Waited += time.Since(start)
-	return ok
-}
-
-// unknown is the error of a Run that gives up: while a COMMIT is in doubt nobody may take it for a failure.
-func (r *runner) unknown(err error) error {
-	if a, ok := err.(again); ok {
-		err = a.error
-	}
-	if r.doubt == nil {
-		return err
-	}
-	e := r.fail(ErrOutcomeUnknown, "", "retry with the same key: it replays what committed, or runs")
-	e.cause = errors.Join(r.doubt, err)
-	return e
-}
-
-// try is one transaction.
-func (r *runner) try(ctx context.Context) (resp Response, err error) {
+// try is one transaction. Its error is an again where another one is worth it.
+func (r *runner) try(ctx context.Context) (Response, error) {
 	r.ran = false
 	pooled, err := r.pool.Acquire(ctx)
 	if err != nil {
-		return resp, r.connectError(ctx, err)
+		return Response{}, r.connectError(ctx, err)
 	}
-	conn := pooled.Conn()
-	late := false // the connection waits for the answer to COMMIT and is released after that
-	defer func() {
-		if !late {
-			pooled.Release()
-		}
-	}()
+	t := transaction{runner: r, pooled: pooled, conn: pooled.Conn()}
+	defer t.close(ctx) // also when fn panics
 
-	b := &pgx.Batch{}
-	b.BeginTx(r.txOptions)
-	r.queue(b)
-	br := conn.SendBatch(ctx, b)
-	tx := br.Tx()
-	open := true
-	defer func() { // also when fn panics
-		if open {
-			undoCtx, cancel := detached(ctx)
-			defer cancel()
-			_ = tx.Rollback(undoCtx) // a connection that cannot roll back is closed by Release, and the server rolls back
-		}
-	}()
-	var s sight
-	if _, err = br.Exec(); err == nil {
-		s, err = r.see(br)
-	}
-	if closeErr := br.Close(); err == nil {
-		err = closeErr
-	}
+	s, err := t.begin(ctx)
 	if err != nil {
-		return resp, r.sort(ctx, conn, r.dbError(err))
+		return Response{}, r.sort(ctx, t.conn, r.dbError(err))
+	}
+	v, resp, err := r.judge(s)
+	if r.doubt != nil && r.is(err, ErrReadOnly) { // a failover has not ended yet: what is seen there decides nothing
+		return Response{}, again{err, true}
 	}
 	r.lost = time.Time{}
-
-	commit := func(last *pgtx.Statement) error {
-		sql := r.txOptions.CommitQuery
-		if sql == "" {
-			sql = "commit"
-		}
-		err := pgtx.Commit(ctx, conn, last, sql, commitLimit, pooled.Release)
-		if e, ok := err.(*pgtx.CommitError); err == nil || ok {
-			open = false
-			late = ok && e.Late
-		}
-		return err
-	}
-
-	v, resp, err := r.judge(s)
-	switch {
-	case err != nil && v == verdictInProgress:
-		return resp, err
-	case err != nil:
-		r.doubt = nil // what was seen decides: COMMIT did not happen, or belongs to somebody else
+	switch v {
+	case verdictInProgress:
 		return Response{}, err
-	case v == verdictReplay:
-		// COMMIT and not ROLLBACK: above READ COMMITTED it is what makes the read valid, and it waits for the standby.
-		if err := commit(nil); err != nil {
-			return Response{}, r.sort(ctx, conn, r.dbError(err))
-		}
+	case verdictError:
 		r.doubt = nil
+		return Response{}, err
+	case verdictReplay:
+		r.doubt = nil
+		// COMMIT and not ROLLBACK: above READ COMMITTED it is what makes the read valid, and it waits for the standby.
+		if err := t.commit(ctx, nil); err != nil {
+			return Response{}, r.sort(ctx, t.conn, r.dbError(err))
+		}
 		return resp, nil
 	}
 
@@ -209,12 +117,12 @@ func (r *runner) try(ctx context.Context) (resp Response, err error) {
 		}
 	}
 	r.ran = true
-	a, err := r.run(ctx, tx, r.fn)
+	a, err := r.run(ctx, t.tx, r.fn)
 	if err == nil {
 		err = ctx.Err() // fn may not have looked; pgx.BeginFunc does not commit then either
 	}
 	if err != nil {
-		return Response{}, r.sort(ctx, conn, err)
+		return Response{}, r.sort(ctx, t.conn, err)
 	}
 	if a.refused && !r.savepoint {
 		// fn's writes go with this transaction. The refusal is recorded by another one: whoever slips in between wins.
@@ -223,71 +131,81 @@ func (r *runner) try(ctx context.Context) (resp Response, err error) {
 		return Response{}, errRefused
 	}
 	r.refused = r.refused || a.refused
-	row := r.row(s, &a)
-	if s.record != nil {
-		// A takeover that affects no row raises no error, so it cannot ride with COMMIT.
-		tag, err := tx.Exec(ctx, sqlRecordOver, row...)
-		switch {
-		case err != nil:
-			return Response{}, r.sort(ctx, conn, r.recordError(err))
-		case tag.RowsAffected() != 1:
-			return Response{}, again{r.conflict(), false}
-		}
-		err = commit(nil)
-	} else {
-		err = commit(&pgtx.Statement{SQL: sqlRecord, Args: row})
-	}
-	if e, ok := err.(*pgtx.CommitError); ok {
-		r.doubt = e.Err
-		return Response{}, again{r.dbError(e.Err), conn.IsClosed() || e.Late}
-	}
-	if err != nil {
-		return Response{}, r.sort(ctx, conn, r.recordError(err))
-	}
-	return a.resp, nil
+	return a.resp, t.record(ctx, s, &a)
 }
 
-// sort tells an error that is worth another transaction from one that is not. Before COMMIT was sent, a lost connection
-// is known to have left nothing.
-func (r *runner) sort(ctx context.Context, conn *pgx.Conn, err error) error {
-	switch {
-	case ctx.Err() != nil:
-		return err
-	case lostRace(err) && !conn.IsClosed():
-		return again{err, false}
-	case conn.IsClosed() && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded):
-		return again{err, true}
+// transaction is one transaction of a runner.
+type transaction struct {
+	*runner
+	pooled *pgxpool.Conn
+	conn   *pgx.Conn
+	tx     pgx.Tx
+	ended  bool // COMMIT was sent
+	late   bool // and is not answered yet: the connection is released when it is
+}
+
+// begin sends BEGIN, lock and look in one flight.
+func (t *transaction) begin(ctx context.Context) (s sight, err error) {
+	b := &pgx.Batch{}
+	b.BeginTx(t.txOptions)
+	t.queue(b)
+	br := t.conn.SendBatch(ctx, b)
+	t.tx = br.Tx()
+	if _, err = br.Exec(); err == nil {
+		s, err = t.see(br)
+	}
+	if closeErr := br.Close(); err == nil {
+		err = closeErr
+	}
+	return s, err
+}
+
+// record sends the record and COMMIT in one flight.
+func (t *transaction) record(ctx context.Context, s sight, a *answer) error {
+	last := &pgtx.Statement{SQL: sqlRecord, Args: t.row(s, a)}
+	if s.record != nil {
+		// A takeover that affects no row raises no error, so it cannot ride with COMMIT.
+		tag, err := t.tx.Exec(ctx, sqlRecordOver, last.Args...)
+		switch {
+		case err != nil:
+			return t.sort(ctx, t.conn, t.recordError(err))
+		case tag.RowsAffected() != 1:
+			return again{t.conflict(), false}
+		}
+		last = nil
+	}
+	err := t.commit(ctx, last)
+	if e, ok := err.(*pgtx.CommitError); ok {
+		t.doubt = e.Err
+		return again{t.dbError(e.Err), e.Late || t.conn.IsClosed()}
+	}
+	if err != nil {
+		return t.sort(ctx, t.conn, t.recordError(err))
+	}
+	return nil
+}
+
+func (t *transaction) commit(ctx context.Context, last *pgtx.Statement) error {
+	sql := t.txOptions.CommitQuery
+	if sql == "" {
+		sql = "commit"
+	}
+	err := pgtx.Commit(ctx, t.conn, last, sql, commitLimit, t.pooled.Release)
+	if e, ok := err.(*pgtx.CommitError); err == nil || ok {
+		t.ended = true
+		t.late = ok && e.Late
 	}
 	return err
 }
 
-// connectError sorts an error of the pool. A database that cannot be reached at all is the caller's to know at once; one
-// that was there a moment ago gets the time of a restart.
-func (r *runner) connectError(ctx context.Context, err error) error {
-	if ctx.Err() == nil && (r.doubt != nil || !r.lost.IsZero()) {
-		return again{err, true}
+// close rolls back what has not been committed. A connection that cannot roll back is closed, and so the server does.
+func (t *transaction) close(ctx context.Context) {
+	if !t.ended {
+		ctx, cancel := detached(ctx)
+		defer cancel()
+		_ = t.tx.Rollback(ctx)
 	}
-	return r.unknown(r.dbError(err))
-}
-
-// lostRace reports whether a transaction failed because of another one.
-func lostRace(err error) bool {
-	switch sqlState(err) {
-	case stateSerialization, stateDeadlock:
-		return true
+	if !t.late {
+		t.pooled.Release()
 	}
-	return errors.Is(err, ErrConflict)
-}
-
-// worthAnother reports whether a transaction may succeed next time that failed at COMMIT with err. What the server says
-// of the transaction itself, such as a deferred constraint, it would say again.
-func worthAnother(err error) bool {
-	state := sqlState(err)
-	switch {
-	case state == "":
-		return !errors.Is(err, pgx.ErrTxCommitRollback) // a lost connection
-	case lostRace(err), strings.HasPrefix(state, "08"), strings.HasPrefix(state, "57P"), state == "XX000":
-		return true // or a server or, on Citus, a node that went away
-	}
-	return false
 }

@@ -9,11 +9,12 @@ import (
 // wait paces the tries of a call whose key is in progress: jittered, longer from try to try, with the last one when the
 // time is up. Nobody queues inside the server, where a wait holds a connection and cannot be bounded as a whole.
 type wait struct {
-	begun time.Time
-	most  time.Duration
-	next  time.Duration
-	tries int
-	over  bool
+	begun  time.Time
+	most   time.Duration
+	next   time.Duration
+	paused time.Duration // the last pause
+	tries  int
+	over   bool
 }
 
 const (
@@ -25,6 +26,7 @@ func (c *call) newWait() wait { return wait{begun: time.Now(), most: c.wait, nex
 
 // again sleeps and reports whether to try once more.
 func (w *wait) again(ctx context.Context) bool {
+	w.paused = 0
 	left := w.most - time.Since(w.begun)
 	if w.over || left <= 0 {
 		return false
@@ -35,18 +37,14 @@ func (w *wait) again(ctx context.Context) bool {
 	if pause >= left {
 		pause, w.over = left, true
 	}
-	return sleep(ctx, pause)
+	start := time.Now()
+	ok := sleep(ctx, pause)
+	w.paused = time.Since(start)
+	return ok
 }
 
-func (w *wait) waited() time.Duration {
-	if w.tries == 0 {
-		return 0
-	}
-	return time.Since(w.begun)
-}
-
-// explain adds the context's error when it is what ended the wait.
-func (w *wait) explain(ctx context.Context, err error) error {
+// ended adds the context's error to ErrInProgress when that is what ended the wait.
+func ended(ctx context.Context, err error) error {
 	if e, ok := err.(*Error); ok && e.Err == ErrInProgress && ctx.Err() != nil {
 		e.cause = context.Cause(ctx)
 	}

@@ -16,11 +16,10 @@ type Statement struct {
 }
 
 // CommitError says that the answer to COMMIT was an error, was lost or did not come in time: the transaction may have
-// committed, unless Definite is set. Every other error of Commit means that COMMIT was not executed.
+// committed. Every other error of Commit means that COMMIT was not executed.
 type CommitError struct {
-	Err      error
-	Definite bool // the server answered that it rolled back
-	Late     bool // no answer came in time; the connection is in use until late is called
+	Err  error
+	Late bool // no answer came in time; the connection is in use until late is called
 }
 
 func (e *CommitError) Error() string { return "commit: " + e.Err.Error() }
@@ -93,7 +92,7 @@ func commitNow(ctx context.Context, conn *pgx.Conn, last *Statement, commit stri
 	case err != nil:
 		return &CommitError{Err: err}
 	case tag.String() == "ROLLBACK":
-		return &CommitError{Err: pgx.ErrTxCommitRollback, Definite: true}
+		return &CommitError{Err: pgx.ErrTxCommitRollback}
 	}
 	return nil
 }
