@@ -33,12 +33,16 @@ func newCall(ctx context.Context, op string, key Key, hasTx bool, fn Func, wait 
 		return c, c.fail(ErrInvalidCall, wrong, "")
 	}
 	if wrong = key.invalid(); wrong != "" {
-		return c, &Error{Op: op, Key: key, Err: ErrInvalidKey, detail: wrong,
-			Hint: "a key names its project, its endpoint and the client's Idempotency-Key"}
+		return c, &Error{
+			Op: op, Key: key, Err: ErrInvalidKey, detail: wrong,
+			Hint: "a key names its project, its endpoint and the client's Idempotency-Key",
+		}
 	}
 	if key.RequestHash == (Hash{}) && !c.noHash {
-		return c, &Error{Op: op, Key: key, Err: ErrInvalidKey, detail: "the request hash is zero",
-			Hint: "set it with HashRequest, or say WithoutRequestHash"}
+		return c, &Error{
+			Op: op, Key: key, Err: ErrInvalidKey, detail: "the request hash is zero",
+			Hint: "set it with HashRequest, or say WithoutRequestHash",
+		}
 	}
 	for n := nestingOf(ctx); n != nil; n = n.outer {
 		if n.key.same(key) {
