@@ -30,7 +30,7 @@ func (s *Server) adopt(ctx context.Context, url string, o Options) error {
 		return fmt.Errorf("localpg: %s: %w", s.urlName(), err)
 	}
 	s.dsn = d
-	if err := s.hello(ctx); err != nil {
+	if s.version, err = s.hello(ctx); err != nil {
 		return fmt.Errorf("localpg: %s: %w", s.urlName(), err)
 	}
 	var may bool
@@ -68,8 +68,8 @@ func (s *Server) urlName() string {
 	return "the URL that Options.Download returned"
 }
 
-// sweep drops what a killed program left behind, by the server's clock. It does
-// not force: a database in use is still somebody's.
+// sweep drops what a killed program left behind, by the server's clock. A database
+// in use is still somebody's: it is not in the list, and not forced if it comes into use.
 func (s *Server) sweep(ctx context.Context, names []string, now time.Time) {
 	for _, name := range names {
 		seconds, err := strconv.ParseInt(strings.Split(name, "_")[1], 10, 64)

@@ -49,12 +49,12 @@ type Server struct {
 
 	life    sync.Mutex // one start, stop or kill at a time
 	stopped bool
-	kept    bool
 
 	creating sync.Mutex // one CREATE DATABASE at a time; see CreateDatabase
 	mu       sync.Mutex
 	prefix   string            // of databases on somebody else's server
 	created  map[string]string // name → name on the server
+	kept     []string          // names on the server
 }
 
 // Start starts a server, or finds one. The caller must call Stop in the end. When
@@ -89,7 +89,7 @@ func (s *Server) launch(ctx context.Context, newEngine func(context.Context, Opt
 	if err != nil {
 		return err
 	}
-	s.eng, s.dsn = eng, eng.base()
+	s.eng = eng
 	if err := s.startEngine(ctx); err != nil {
 		_, rerr := eng.remove(false)
 		return errors.Join(err, rerr)
@@ -104,10 +104,16 @@ func (s *Server) startEngine(ctx context.Context) error {
 	if err := s.eng.start(ctx); err != nil {
 		return err
 	}
-	s.dsn = s.eng.base()
+	// Address and version are what they were when it starts again.
+	if s.dsn == "" {
+		s.dsn = s.eng.base()
+	}
 	for {
-		err := s.hello(ctx)
+		version, err := s.hello(ctx)
 		if err == nil {
+			if s.version == "" {
+				s.version = version
+			}
 			return nil
 		}
 		select {
@@ -121,12 +127,13 @@ func (s *Server) startEngine(ctx context.Context) error {
 }
 
 // hello connects once and asks for the version.
-func (s *Server) hello(ctx context.Context) error {
+func (s *Server) hello(ctx context.Context) (version string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	return s.withConn(ctx, func(conn *pgx.Conn) error {
-		return conn.QueryRow(ctx, sqlVersion).Scan(&s.version)
+	err = s.withConn(ctx, func(conn *pgx.Conn) error {
+		return conn.QueryRow(ctx, sqlVersion).Scan(&version)
 	})
+	return version, err
 }
 
 // URL returns the DSN of a database. "" is the maintenance database, "postgres"
@@ -235,13 +242,17 @@ func (s *Server) Restart(ctx context.Context) error {
 	return s.startEngine(ctx)
 }
 
-// Keep makes Stop leave the databases that still exist for somebody to look at.
-// A server of our own stops all the same, but its data stays; [Server.StopHint]
+// Keep makes Stop leave a database for somebody to look at. On somebody else's
+// server it stays there (until a Start a day later, see the package comment). A
+// server of our own stops all the same, but its data stays; [Server.StopHint]
 // returns the command that starts it again.
-func (s *Server) Keep() {
-	s.life.Lock()
-	defer s.life.Unlock()
-	s.kept = true
+func (s *Server) Keep(database string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if real, ok := s.created[database]; ok {
+		s.kept = append(s.kept, real)
+		delete(s.created, database) // no longer ours to drop
+	}
 }
 
 // Stop drops the databases that were created on somebody else's server; a server
@@ -260,15 +271,18 @@ func (s *Server) StopHint() (hint string, err error) {
 		return "", nil
 	}
 	s.stopped = true
+	s.mu.Lock()
+	kept := s.kept
+	s.mu.Unlock()
 	if s.eng != nil {
-		return s.eng.remove(s.kept)
+		return s.eng.remove(len(kept) > 0)
 	}
-	if s.kept {
-		return "kept on the server", nil
+	if len(kept) > 0 {
+		hint = "drop on the server, when done: " + strings.Join(kept, ", ")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	return "", s.dropAll(ctx)
+	return hint, s.dropAll(ctx)
 }
 
 // tail returns the end of a file, for error messages.

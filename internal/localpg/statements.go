@@ -10,8 +10,9 @@ SELECT rolsuper OR rolcreatedb, extract(epoch FROM pg_catalog.clock_timestamp())
 FROM pg_catalog.pg_roles WHERE rolname = current_user`
 
 	sqlLeftovers = `-- idem: localpg leftovers
-SELECT datname::text FROM pg_catalog.pg_database
-WHERE datname ~ '^pgidem_[0-9]+_[0-9a-f]+_' AND pg_catalog.pg_get_userbyid(datdba) = current_user`
+SELECT datname::text FROM pg_catalog.pg_database AS d
+WHERE datname ~ '^pgidem_[0-9]+_[0-9a-f]+_' AND pg_catalog.pg_get_userbyid(datdba) = current_user
+	AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity AS a WHERE a.datid = d.oid)`
 
 	sqlTerminate = `-- idem: localpg terminate sessions
 SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity

@@ -167,7 +167,7 @@ func create(t testing.TB, from string) string {
 	}
 	t.Cleanup(func() {
 		if t.Failed() && os.Getenv(EnvKeep) == "1" {
-			server.Keep()
+			server.Keep(name)
 			t.Logf("pgtest: kept %s (%s=1)", url, EnvKeep)
 			return
 		}
