@@ -3,6 +3,7 @@ package idem
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"time"
@@ -52,12 +53,15 @@ func (r *runner) pause(ctx context.Context, err again) bool {
 }
 
 // unknown is the error of a Run that gives up: while a COMMIT is in doubt nobody may take it for a failure.
-func (r *runner) unknown(err error) error {
+func (r *runner) unknown(ctx context.Context, err error) error {
 	if r.doubt == nil {
 		return err
 	}
+	if ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
 	e := r.fail(ErrOutcomeUnknown, "", "retry with the same key: it replays what committed, or runs")
-	e.cause = errors.Join(r.doubt, err)
+	e.cause = fmt.Errorf("at COMMIT: %w; at the look-up: %w", r.doubt, err)
 	return e
 }
 

@@ -52,6 +52,9 @@ var errRefused = errors.New("refused")
 func (r *runner) loop(ctx context.Context) (Response, error) {
 	for w := r.newWait(); ; {
 		resp, err := r.try(ctx)
+		if r.ran {
+			w = r.newWait() // the time that fn took is not time spent waiting
+		}
 		more := true
 		switch lost, retry := err.(again); {
 		case err == nil:
@@ -70,7 +73,7 @@ func (r *runner) loop(ctx context.Context) (Response, error) {
 			more = false
 		}
 		if !more {
-			return Response{}, r.unknown(ended(ctx, err))
+			return Response{}, r.unknown(ctx, ended(ctx, err))
 		}
 	}
 }
