@@ -1,12 +1,17 @@
 package idem_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -23,6 +28,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if os.Getenv(pgtest.EnvSkip) == "1" { // an Example cannot skip itself
+		if err := flag.Set("test.skip", "^Example"); err != nil {
+			panic(err)
+		}
+	}
 	code := pgtest.Main(m, localpg.Options{}, migrate)
 	if left := leftGoroutines(); code == 0 && left != "" {
 		fmt.Fprintf(os.Stderr, "goroutines left running:\n%s\n", left)
@@ -80,16 +91,25 @@ var modes = []pgx.QueryExecMode{
 	pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol,
 }
 
-// inAllModes runs test once for each exec mode, each with a database of its own.
+// inAllModes runs test once for each exec mode, one after the other in a database of the test's own whose tables each
+// finds empty.
 func inAllModes(t *testing.T, test func(t *testing.T, pool *pgxpool.Pool)) {
 	t.Helper()
 	t.Parallel()
+	url := pgtest.New(t)
 	for _, mode := range modes {
 		t.Run(strings.ReplaceAll(mode.String(), " ", "_"), func(t *testing.T) {
-			t.Parallel()
-			test(t, newPool(t, func(c *pgxpool.Config) { c.ConnConfig.DefaultQueryExecMode = mode }))
+			pool := connect(t, url, func(c *pgxpool.Config) { c.ConnConfig.DefaultQueryExecMode = mode })
+			empty(t, pool)
+			test(t, pool)
 		})
 	}
+}
+
+func empty(t testing.TB, pool *pgxpool.Pool) {
+	t.Helper()
+	exec(t, pool, `DELETE FROM idem.keys`)
+	exec(t, pool, `DELETE FROM public.orders`)
 }
 
 // newPool connects to a migrated database of the test's own.
@@ -183,7 +203,7 @@ func noError(t testing.TB, err error) {
 // same fails the test unless b answers what a answers, byte for byte.
 func same(t testing.TB, a, b idem.Response) {
 	t.Helper()
-	if a.Status != b.Status || string(a.Body) != string(b.Body) || fmt.Sprint(a.Header) != fmt.Sprint(b.Header) || !a.CreatedAt.Equal(b.CreatedAt) {
+	if a.Status != b.Status || !bytes.Equal(a.Body, b.Body) || !maps.EqualFunc(a.Header, b.Header, slices.Equal) || !a.CreatedAt.Equal(b.CreatedAt) {
 		t.Fatalf("the replay differs:\nfirst  %d %v %q %v\nreplay %d %v %q %v", a.Status, a.Header, a.Body, a.CreatedAt, b.Status, b.Header, b.Body, b.CreatedAt)
 	}
 }
@@ -197,18 +217,209 @@ func do(ctx context.Context, pool *pgxpool.Pool, key idem.Key, fn idem.Func, opt
 	return r, err
 }
 
-// both runs test with Run and with Do plus its caller's COMMIT, in all exec modes.
+// both runs test with Run and with Do plus its caller's COMMIT, in all exec modes. The two find the tables empty.
 func both(t *testing.T, test func(t *testing.T, pool *pgxpool.Pool, call caller)) {
 	t.Helper()
 	inAllModes(t, func(t *testing.T, pool *pgxpool.Pool) {
 		t.Run("Run", func(t *testing.T) { test(t, pool, idem.Run) })
-		t.Run("Do", func(t *testing.T) { test(t, connect(t, pgtest.New(t), sameMode(pool)), do) })
+		empty(t, pool)
+		t.Run("Do", func(t *testing.T) { test(t, pool, do) })
 	})
 }
 
 type caller func(ctx context.Context, pool *pgxpool.Pool, key idem.Key, fn idem.Func, opts ...idem.Option) (idem.Response, error)
 
-func sameMode(pool *pgxpool.Pool) func(*pgxpool.Config) {
-	mode := pool.Config().ConnConfig.DefaultQueryExecMode
-	return func(c *pgxpool.Config) { c.ConnConfig.DefaultQueryExecMode = mode }
+// exec runs a statement of the test's own, whatever became of the test's context.
+func exec(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) {
+	t.Helper()
+	if _, err := pool.Exec(context.WithoutCancel(t.Context()), sql, args...); err != nil {
+		t.Fatalf("%s: %v", sql, err)
+	}
+}
+
+// begin begins a transaction that is rolled back when the test ends, at the latest.
+func begin(t testing.TB, pool *pgxpool.Pool, options ...pgx.TxOptions) pgx.Tx {
+	t.Helper()
+	var o pgx.TxOptions
+	if len(options) > 0 {
+		o = options[0]
+	}
+	tx, err := pool.BeginTx(t.Context(), o)
+	noError(t, err)
+	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	return tx
+}
+
+// usable fails the test unless tx can still write and commit.
+func usable(t testing.TB, pool *pgxpool.Pool, tx pgx.Tx) {
+	t.Helper()
+	ref := "written after an error"
+	before := orders(t, pool, ref)
+	if err := insertOrder(context.WithoutCancel(t.Context()), tx, ref); err != nil {
+		t.Fatalf("the transaction is not usable: %v", err)
+	}
+	if err := tx.Commit(context.WithoutCancel(t.Context())); err != nil {
+		t.Fatalf("the transaction does not commit: %v", err)
+	}
+	if n := orders(t, pool, ref); n != before+1 {
+		t.Fatalf("%d orders after the commit, %d before", n, before)
+	}
+}
+
+// nothing fails the test when an order or a record of name is durable.
+func nothing(t testing.TB, pool *pgxpool.Pool, name string) {
+	t.Helper()
+	if o, r := orders(t, pool, name), records(t, pool, name); o != 0 || r != 0 {
+		t.Fatalf("%q has %d orders and %d records, want none", name, o, r)
+	}
+}
+
+// one fails the test unless exactly one order and one record of name are durable.
+func one(t testing.TB, pool *pgxpool.Pool, name string) {
+	t.Helper()
+	if o, r := orders(t, pool, name), records(t, pool, name); o != 1 || r != 1 {
+		t.Fatalf("%q has %d orders and %d records, want one of each", name, o, r)
+	}
+}
+
+// ran fails the test unless c's functions were called n times.
+func (c *counter) ran(t testing.TB, n int64) {
+	t.Helper()
+	if got := c.calls.Load(); got != n {
+		t.Fatalf("fn was called %d times, want %d", got, n)
+	}
+}
+
+// never is an fn that must not be called.
+func never(t testing.TB) idem.Func {
+	return func(context.Context, pgx.Tx) (idem.Response, error) {
+		t.Error("fn was called")
+		return idem.Response{}, nil
+	}
+}
+
+// returns is an fn that does nothing but answer.
+func returns(r idem.Response) idem.Func {
+	return func(context.Context, pgx.Tx) (idem.Response, error) { return r, nil }
+}
+
+// store writes a record past the package, as a call would have that began with created and ended with expires, two SQL
+// expressions.
+func store(t testing.TB, pool *pgxpool.Pool, key idem.Key, body, created, expires string) {
+	t.Helper()
+	exec(t, pool, `INSERT INTO idem.keys (project, endpoint, key, request_hash, response_status, response_header, response_body, created_at, expires_at)
+		VALUES ($1, $2, $3, $4, 200, '', $5, `+created+`, `+expires+`)`,
+		key.Project, key.Endpoint, key.Value, key.RequestHash[:], []byte(body))
+}
+
+// row returns the only record of a key's value as text, with the transaction that wrote it.
+func row(t testing.TB, pool *pgxpool.Pool, value string) string {
+	t.Helper()
+	var s string
+	noError(t, pool.QueryRow(context.WithoutCancel(t.Context()), `SELECT xmin::text || k::text FROM idem.keys k WHERE key = $1`, value).Scan(&s))
+	return s
+}
+
+// spy lists the statements that pgx sends. What travels together is joined with " + ".
+type spy struct {
+	mu   sync.Mutex
+	sent []string
+
+	// sending is called with each flight before it is sent, done after its answer.
+	sending, done func(flight string)
+}
+
+type spyKey struct{}
+
+func (s *spy) start(ctx context.Context, flight string) context.Context {
+	s.mu.Lock()
+	s.sent = append(s.sent, flight)
+	f := s.sending
+	s.mu.Unlock()
+	if f != nil {
+		f(flight)
+	}
+	return context.WithValue(ctx, spyKey{}, flight)
+}
+
+func (s *spy) end(ctx context.Context) {
+	s.mu.Lock()
+	f := s.done
+	s.mu.Unlock()
+	if flight, ok := ctx.Value(spyKey{}).(string); f != nil && ok {
+		f(flight)
+	}
+}
+
+// label is a statement's name where it has one, otherwise its text.
+func label(sql string) string {
+	if name, ok := strings.CutPrefix(sql, "-- "); ok {
+		name, _, _ = strings.Cut(name, "\n")
+		return name
+	}
+	return sql
+}
+
+func (s *spy) TraceQueryStart(ctx context.Context, _ *pgx.Conn, d pgx.TraceQueryStartData) context.Context {
+	return s.start(ctx, label(d.SQL))
+}
+
+func (s *spy) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryEndData) { s.end(ctx) }
+
+func (s *spy) TraceBatchStart(ctx context.Context, _ *pgx.Conn, d pgx.TraceBatchStartData) context.Context {
+	var labels []string
+	for _, q := range d.Batch.QueuedQueries {
+		labels = append(labels, label(q.SQL))
+	}
+	return s.start(ctx, strings.Join(labels, " + "))
+}
+
+func (s *spy) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+
+func (s *spy) TraceBatchEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchEndData) { s.end(ctx) }
+
+// taken returns what was sent since the last time.
+func (s *spy) taken() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sent := s.sent
+	s.sent = nil
+	return sent
+}
+
+// on sets the hooks.
+func (s *spy) on(sending, done func(flight string)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sending, s.done = sending, done
+}
+
+// traced is newPool with a spy.
+func traced(t testing.TB, change ...func(*pgxpool.Config)) (*pgxpool.Pool, *spy) {
+	t.Helper()
+	s := &spy{}
+	return newPool(t, append(change, func(c *pgxpool.Config) { c.ConnConfig.Tracer = s })...), s
+}
+
+// spied connects once more to pool's database, with a spy.
+func spied(t testing.TB, pool *pgxpool.Pool) (*pgxpool.Pool, *spy) {
+	t.Helper()
+	s := &spy{}
+	cfg := pool.Config()
+	cfg.ConnConfig.Tracer = s
+	p, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	noError(t, err)
+	t.Cleanup(p.Close)
+	return p, s
+}
+
+// alone connects once more to pool's database, through at most one connection.
+func alone(t testing.TB, pool *pgxpool.Pool) *pgxpool.Pool {
+	t.Helper()
+	cfg := pool.Config()
+	cfg.MaxConns = 1
+	p, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	noError(t, err)
+	t.Cleanup(p.Close)
+	return p
 }
