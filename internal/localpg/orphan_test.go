@@ -58,7 +58,7 @@ func TestWatchdogKillsOnlyTheServer(t *testing.T) {
 	go func() { ended <- other.Wait() }()
 	defer func() {
 		_ = other.Process.Kill()
-		<-ended
+		t.Logf("the other process: %v", <-ended)
 	}()
 
 	dir, err := makeDir(nil)

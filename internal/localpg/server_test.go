@@ -192,7 +192,7 @@ func TestStartFails(t *testing.T) {
 	} {
 		s, err := Start(t.Context(), Options{Settings: map[string]string{setting: "1"}})
 		if err == nil {
-			s.Stop()
+			_ = s.Stop()
 		}
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", setting, err)
