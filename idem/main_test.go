@@ -423,3 +423,11 @@ func alone(t testing.TB, pool *pgxpool.Pool) *pgxpool.Pool {
 	t.Cleanup(p.Close)
 	return p
 }
+
+// untilDone is a wait for tests in which the time does not run out on a slow machine.
+const untilDone = time.Minute
+
+// goexit is what t.FailNow does to a goroutine.
+func goexit() { runtime.Goexit() }
+
+func validUTF8(s string) bool { return strings.ToValidUTF8(s, "") == s }
