@@ -13,6 +13,7 @@ type call struct {
 	lock  int64
 	event Event
 	start time.Time
+	inFn  bool // fn has been called and has not returned: when the call ends all the same, it panicked
 }
 
 // newCall validates everything that can be validated without the database.
@@ -80,6 +81,8 @@ func (c *call) done(ctx context.Context, r Response, refused bool, err error) {
 	e := c.event
 	e.Op, e.Endpoint, e.Duration, e.Body = c.op, c.key.Endpoint, time.Since(c.start), len(r.Body)
 	switch {
+	case c.inFn:
+		e.Outcome = Failed
 	case c.is(err, ErrKeyReused):
 		e.Outcome = Reused
 	case c.is(err, ErrInProgress):

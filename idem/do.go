@@ -9,10 +9,10 @@ import (
 // Do runs fn in tx and records its response under key, or returns the response that is recorded already. fn's writes and
 // the record commit together when the caller commits tx, or not at all. Do costs two round trips.
 //
-// The caller owns tx: it commits after Do returned without an error, and rolls back after an error, except where it may
-// go on: after ErrInvalidKey, ErrInvalidCall (nil function), ErrNested, ErrKeyReused and ErrInProgress the transaction is
-// as usable as before, and WithSavepoint makes it so after an error of fn too. After any other error Do leaves tx in the
-// failed state, so that a Commit that follows by mistake rolls back and says so (pgx.ErrTxCommitRollback).
+// The caller owns tx: it commits after Do returned without an error, and rolls back after an error. Once fn has been
+// called, an error leaves tx in the failed state, so that a Commit that follows by mistake rolls back and says so
+// (pgx.ErrTxCommitRollback); with WithSavepoint only fn's writes are undone and tx stays usable. After an error from before
+// that, such as ErrInvalidKey, ErrNested, ErrKeyReused and ErrInProgress, tx is as usable as it was.
 //
 // An error of fn is returned as it is. On a serialization failure (SQLSTATE 40001), a deadlock (40P01), ErrConflict or an
 // error from the caller's COMMIT, retry the whole transaction with the same key: it replays or runs. Run does all that by
@@ -58,13 +58,13 @@ func Do(ctx context.Context, tx pgx.Tx, key Key, fn Func, opts ...Option) (resp 
 
 // look locks and looks in the caller's transaction, again and again while the key is in progress and there is time.
 func (c *call) look(ctx context.Context, tx pgx.Tx) (s sight, v verdict, resp Response, err error) {
-	if conn := tx.Conn(); conn != nil && !conn.IsClosed() {
-		switch conn.PgConn().TxStatus() {
-		case 'E':
-			return s, verdictError, resp, c.fail(ErrTxAborted, "", "an earlier statement failed in it: roll back and retry with the same key")
-		case 'I':
-			return s, verdictError, resp, c.fail(ErrTxEnded, "", "begin a new one and pass it to Do")
-		}
+	switch statusOf(tx) {
+	case txAborted:
+		return s, verdictError, resp, c.fail(ErrTxAborted, "", "an earlier statement failed in it: roll back and retry with the same key")
+	case txEnded:
+		return s, verdictError, resp, c.fail(ErrTxEnded, "", "begin a new one and pass it to Do")
+	case txBusy:
+		return s, verdictError, resp, c.fail(ErrInvalidCall, "a query is open on its connection", "close its rows, or the batch's results, before Do")
 	}
 	for w := c.newWait(); ; { // one round trip
 		b := &pgx.Batch{}
@@ -93,13 +93,12 @@ func (c *call) look(ctx context.Context, tx pgx.Tx) (s sight, v verdict, resp Re
 // failTx puts tx into the failed state. When even that cannot be done, because fn left a query open, say, the connection
 // is closed: nothing of a half-done operation may become durable.
 func (c *call) failTx(ctx context.Context, tx pgx.Tx) {
-	conn := tx.Conn()
-	if conn == nil || conn.IsClosed() || conn.PgConn().TxStatus() != 'T' {
+	if s := statusOf(tx); s == txEnded || s == txAborted {
 		return
 	}
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	if _, err := tx.Exec(ctx, sqlFail); sqlState(err) == "" {
-		_ = conn.Close(ctx)
+	if _, err := tx.Exec(ctx, sqlFail); sqlState(err) == "" && tx.Conn() != nil {
+		_ = tx.Conn().Close(ctx)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
@@ -48,7 +49,8 @@ var (
 	ErrTxAborted = errors.New("idem: transaction is aborted")
 
 	// ErrTxEnded means that the transaction was over: given to Do after its end, or ended by fn. In the second case fn's
-	// writes may be durable without a record.
+	// writes may be durable without a record. An fn that ends the transaction, begins another and then returns an error of
+	// its own is not found out.
 	ErrTxEnded = errors.New("idem: transaction has ended")
 
 	// ErrOutcomeUnknown means that the reply to COMMIT was lost and the key could not be looked up again in time. Retry
@@ -127,6 +129,7 @@ const (
 	stateNoSchema       = "3F000"
 	stateNoColumn       = "42703"
 	stateNoArbiter      = "42P10"
+	stateNoSavepoint    = "3B001"
 	stateOutOfLocks     = "53200"
 )
 
@@ -143,11 +146,24 @@ func (c *call) fail(sentinel error, detail, hint string) *Error {
 	return &Error{Op: c.op, Key: c.key, Err: sentinel, Hint: hint, detail: detail}
 }
 
+// commitError is an error of COMMIT. The server's codes there speak of the user's tables and constraints, not of ours.
+func (c *call) commitError(err error) error {
+	e := &Error{Op: c.op, Key: c.key, Err: err, Hint: "COMMIT failed and nothing was written"}
+	if lostRace(err) {
+		e.Hint = "roll back and retry the whole transaction with the same key"
+	}
+	return e
+}
+
 // dbError explains what one of this package's own statements failed on.
 func (c *call) dbError(err error) error { return explain(c.op, c.key, err) }
 
 func explain(op string, key Key, err error) error {
 	e := &Error{Op: op, Key: key, cause: err}
+	if errors.Is(err, pgx.ErrTxClosed) {
+		e.Err, e.Hint = ErrTxEnded, "begin a new one"
+		return e
+	}
 	switch sqlState(err) {
 	case stateNoTable, stateNoSchema, stateNoColumn:
 		e.Key, e.Err = Key{}, ErrNoSchema

@@ -42,13 +42,21 @@ func (c *call) run(ctx context.Context, tx pgx.Tx, fn Func) (a answer, err error
 		defer cancel()
 		undoErr := sp.Rollback(undoCtx)
 		a.undone = undoErr == nil
-		if err == nil && undoErr != nil {
+		switch {
+		case sqlState(undoErr) == stateNoSavepoint:
+			e := c.ended("fn ended it and began another")
+			e.cause = err
+			err = e
+		case err == nil && undoErr != nil:
 			err = c.dbError(undoErr)
 		}
 	}()
 	a, err = c.runIn(ctx, sp, fn)
 	if err == nil && !a.refused {
-		if err = sp.Commit(ctx); err != nil {
+		switch err = sp.Commit(ctx); {
+		case sqlState(err) == stateNoSavepoint:
+			return a, c.ended("fn ended it and began another")
+		case err != nil:
 			return a, c.dbError(err)
 		}
 		released = true
@@ -59,15 +67,16 @@ func (c *call) run(ctx context.Context, tx pgx.Tx, fn Func) (a answer, err error
 // runIn is run without the savepoint.
 func (c *call) runIn(ctx context.Context, tx pgx.Tx, fn Func) (a answer, err error) {
 	a.resp, err = c.callFn(ctx, tx, fn)
-	if conn := tx.Conn(); conn != nil && !conn.IsClosed() {
-		switch conn.PgConn().TxStatus() {
-		case 'I':
-			return a, c.ended("fn committed or rolled it back")
-		case 'E':
-			if err == nil {
-				return a, c.fail(ErrTxAborted, "a statement of fn failed and fn returned no error", "return the error from fn; roll back and retry with the same key")
-			}
-		}
+	switch status := statusOf(tx); {
+	case status == txEnded:
+		e := c.ended("fn committed or rolled it back")
+		e.cause = err
+		return a, e
+	case err != nil: // fn says best what went wrong
+	case status == txAborted:
+		return a, c.fail(ErrTxAborted, "a statement of fn failed and fn returned no error", "return the error from fn; roll back and retry with the same key")
+	case status == txBusy:
+		return a, c.fail(ErrInvalidCall, "fn left a query open", "close its rows, or the batch's results, before fn returns")
 	}
 	if err != nil {
 		resp, ok := asRefusal(err)
@@ -92,7 +101,10 @@ func (c *call) callFn(ctx context.Context, tx pgx.Tx, fn Func) (Response, error)
 		guard.Close()
 		c.event.Fn += time.Since(start)
 	}()
-	return fn(context.WithValue(ctx, nestingKey{}, &nesting{c.key, nestingOf(ctx)}), guard)
+	c.inFn = true
+	r, err := fn(context.WithValue(ctx, nestingKey{}, &nesting{c.key, nestingOf(ctx)}), guard)
+	c.inFn = false
+	return r, err
 }
 
 // check returns the stored form of the header when the response can be stored.

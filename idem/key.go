@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"unicode/utf8"
 )
 
@@ -96,11 +97,9 @@ func (k Key) same(other Key) bool {
 // short returns the first characters of the value, for error texts and logs: a whole key in a log is a key that somebody
 // who reads logs can send.
 func (k Key) short() string {
-	const n = 4
-	if len(k.Value) <= n {
-		return k.Value
-	}
-	return k.Value[:n] + "…"
+	n := min(4, len(k.Value)/2)
+	s := strconv.QuoteToASCII(k.Value[:n]) // a key that is not valid may hold anything
+	return s[1:len(s)-1] + "…"
 }
 
 // invalid says in words what is wrong with k, or returns "". Nothing that it lets through makes PostgreSQL refuse the

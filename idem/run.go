@@ -107,7 +107,7 @@ func (r *runner) try(ctx context.Context) (Response, error) {
 		r.doubt = nil
 		// COMMIT and not ROLLBACK: above READ COMMITTED it is what makes the read valid, and it waits for the standby.
 		if err := t.commit(ctx, nil); err != nil {
-			return Response{}, r.sort(ctx, t.conn, r.dbError(err))
+			return Response{}, r.sort(ctx, t.conn, r.commitError(err))
 		}
 		return resp, nil
 	}
@@ -116,7 +116,7 @@ func (r *runner) try(ctx context.Context) (Response, error) {
 	if doubt := r.doubt; doubt != nil {
 		r.doubt = nil
 		if !worthAnother(doubt) {
-			return Response{}, r.dbError(doubt)
+			return Response{}, r.commitError(doubt)
 		}
 	}
 	r.ran = true
@@ -180,7 +180,7 @@ func (t *transaction) record(ctx context.Context, s sight, a *answer) error {
 	err := t.commit(ctx, last)
 	if e, ok := err.(*pgtx.CommitError); ok {
 		t.doubt = e.Err
-		return again{t.dbError(e.Err), e.Late || t.conn.IsClosed()}
+		return again{t.commitError(e.Err), e.Late || t.conn.IsClosed()}
 	}
 	if err != nil {
 		return t.sort(ctx, t.conn, t.recordError(err))

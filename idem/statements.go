@@ -23,9 +23,9 @@ SELECT pg_catalog.pg_try_advisory_xact_lock($1::bigint),
 const sqlLook = `-- idem: look
 SELECT created_at, expires_at, response_status, request_hash, response_header, response_body
 FROM idem.keys
-WHERE project OPERATOR(pg_catalog.=) $1::text
-  AND endpoint OPERATOR(pg_catalog.=) $2::text
-  AND key OPERATOR(pg_catalog.=) $3::text`
+WHERE project OPERATOR(pg_catalog.=) $1::pg_catalog.text
+  AND endpoint OPERATOR(pg_catalog.=) $2::pg_catalog.text
+  AND key OPERATOR(pg_catalog.=) $3::pg_catalog.text`
 
 // sqlLookReplicated is sqlLook for WithReplicatedReplay. The row lock gives the transaction an id, so that its COMMIT
 // waits for the synchronous standby. A row that somebody is deleting or taking over is passed over.
@@ -35,9 +35,9 @@ const sqlLookReplicated = sqlLook + ` FOR SHARE SKIP LOCKED`
 
 const insertRecord = `INSERT INTO idem.keys AS existing (created_at, expires_at, response_status, request_hash,
                                project, endpoint, key, response_header, response_body)
-VALUES ($1::timestamptz, $2::timestamptz,
-        $3::integer OPERATOR(pg_catalog./) (pg_catalog.now() OPERATOR(pg_catalog.=) $10::timestamptz)::integer,
-        $4::bytea, $5::text, $6::text, $7::text, $8::bytea, $9::bytea)`
+VALUES ($1::pg_catalog.timestamptz, $2::pg_catalog.timestamptz,
+        $3::integer OPERATOR(pg_catalog./) (pg_catalog.now() OPERATOR(pg_catalog.=) $10::pg_catalog.timestamptz)::integer,
+        $4::pg_catalog.bytea, $5::pg_catalog.text, $6::pg_catalog.text, $7::pg_catalog.text, $8::pg_catalog.bytea, $9::pg_catalog.bytea)`
 
 // sqlRecord inserts the complete row or fails: by the unique constraint when somebody recorded the key first (SQLSTATE
 // 23505), by a division by zero when this is no longer the transaction that took the lock (22012, $10 is its start). Run

@@ -90,8 +90,15 @@ func (g *Guard) SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults {
 	return g.tx.SendBatch(ctx, b)
 }
 
-// LargeObjects is pgx.Tx's. Its methods go to the transaction itself.
-func (g *Guard) LargeObjects() pgx.LargeObjects { return g.tx.LargeObjects() }
+// LargeObjects is pgx.Tx's. Its methods go to the transaction itself: what was got before Close outlives it.
+func (g *Guard) LargeObjects() pgx.LargeObjects {
+	if g.dead.Load() {
+		b := &pgx.Batch{}
+		b.BeginTx(pgx.TxOptions{})
+		return pgx.FailedBatchResults(b, ErrDead).Tx().LargeObjects() // a closed transaction's
+	}
+	return g.tx.LargeObjects()
+}
 
 // Prepare is pgx.Tx's.
 func (g *Guard) Prepare(ctx context.Context, name, sql string) (*pgconn.StatementDescription, error) {

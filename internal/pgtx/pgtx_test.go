@@ -280,6 +280,10 @@ func TestGuard(t *testing.T) {
 	_, spErr := sp.Exec(ctx, `SELECT 1`)
 	b := &pgx.Batch{}
 	b.Queue(`INSERT INTO t VALUES (4, 4)`)
+	los = g.LargeObjects()
+	if _, err := los.Create(ctx, 0); !errors.Is(err, pgx.ErrTxClosed) {
+		t.Errorf("LargeObjects after Close answers %v", err)
+	}
 	for name, err := range map[string]error{
 		"Exec": execErr, "Query": queryErr, "QueryRow": g.QueryRow(ctx, `SELECT 1`).Scan(&n), "Prepare": prepareErr,
 		"CopyFrom": copyErr, "Begin": beginErr, "SendBatch": g.SendBatch(ctx, b).Close(), "Commit": g.Commit(ctx),
