@@ -21,16 +21,17 @@ func (s *series) ratioOf(x, y string, value func(slice) float64) ratio {
 	return ratio{quantile(rs, 0.25), quantile(rs, 0.5), quantile(rs, 0.75)}
 }
 
-func (s *series) rate(id string) float64 {
-	var rs []float64
+// median returns the median of the rounds.
+func (s *series) median(id string, value func(slice) float64) float64 {
+	var vs []float64
 	for _, sl := range s.slices[id] {
-		rs = append(rs, sl.rate)
+		vs = append(vs, value(sl))
 	}
-	return quantile(rs, 0.5)
+	return quantile(vs, 0.5)
 }
 
 func rateOf(s slice) float64 { return s.rate }
-func cpuOf(s slice) float64  { return s.cpu }
+func cpuOf(s slice) float64  { return s.client + s.server }
 
 // quantile returns the q quantile of values, by linear interpolation.
 func quantile(values []float64, q float64) float64 {

@@ -14,4 +14,4 @@ type cpuMeter struct{}
 
 func startCPU(context.Context, *pgxpool.Pool) (*cpuMeter, error) { return &cpuMeter{}, nil }
 
-func (*cpuMeter) stop() time.Duration { return 0 }
+func (*cpuMeter) stop() (client, server time.Duration) { return 0, 0 }

@@ -34,7 +34,7 @@ func report(on string, c map[string]cost, all []series, rounds int, length fmt.S
 	for _, v := range variants {
 		fmt.Fprintf(&b, "| %s %s |", v.id, v.name)
 		for i := range all {
-			fmt.Fprintf(&b, " %.0f |", all[i].rate(v.id))
+			fmt.Fprintf(&b, " %.0f |", all[i].median(v.id, rateOf))
 		}
 		b.WriteString("\n")
 	}
@@ -51,9 +51,18 @@ func report(on string, c map[string]cost, all []series, rounds int, length fmt.S
 		}
 		b.WriteString("\n")
 	}
-	if len(all) > 0 && all[0].slices["a"][0].cpu > 0 {
-		b.WriteString("\nRatios of CPU time per operation, client and server together (lower is better; not disturbed by what else the machine does):\n\n")
-		head(&b, "ratio", all)
+	if cpuOf(all[0].slices["a"][0]) > 0 {
+		b.WriteString("\nCPU time per operation in microseconds, client + server. It is disturbed less than the clock by what else the machine does:\n\n")
+		head(&b, "variant", all)
+		for _, v := range variants {
+			fmt.Fprintf(&b, "| %s %s |", v.id, v.name)
+			for i := range all {
+				client := all[i].median(v.id, func(s slice) float64 { return s.client * 1e6 })
+				server := all[i].median(v.id, func(s slice) float64 { return s.server * 1e6 })
+				fmt.Fprintf(&b, " %.0f + %.0f |", client, server)
+			}
+			b.WriteString("\n")
+		}
 		for _, p := range pairs {
 			fmt.Fprintf(&b, "| %s |", p.text)
 			for i := range all {

@@ -23,8 +23,8 @@ type scene struct {
 
 // slice is what one variant did in one slice of time.
 type slice struct {
-	rate float64 // operations per second
-	cpu  float64 // seconds of CPU per operation, client and server together; 0 where that cannot be measured
+	rate           float64 // operations per second
+	client, server float64 // seconds of CPU per operation; 0 where that cannot be measured
 }
 
 // series is the throughput in one scene.
@@ -145,9 +145,11 @@ func measure(ctx context.Context, pool *pgxpool.Pool, v variant, clients int, le
 	}
 	wg.Wait()
 	took := time.Since(start)
-	cpu := meter.stop()
+	client, server := meter.stop()
 	n := total.Load()
-	return slice{rate: float64(n) / took.Seconds(), cpu: cpu.Seconds() / float64(n)}, n, errors.Join(errs...)
+	return slice{
+		rate: float64(n) / took.Seconds(), client: client.Seconds() / float64(n), server: server.Seconds() / float64(n),
+	}, n, errors.Join(errs...)
 }
 
 // checkRows proves that every operation that was counted did its work.
