@@ -6,3 +6,5 @@ const (
 	SQLReapPeek   = sqlReapPeek
 	ReaperLock    = reaperLock
 )
+
+var ReapSettings = reapSettings

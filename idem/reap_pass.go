@@ -171,6 +171,9 @@ func (p *pass) inTx(ctx context.Context, fn func(context.Context, pgx.Tx, time.T
 	})
 }
 
+// reapSettings are for the transaction only.
+var reapSettings = [...]string{sqlReapPropagate, sqlReapLockTimeout, sqlReapPlan, sqlReapNoScan, sqlReapNoBitmap}
+
 // begin runs fn in a transaction of its own that never waits long for a row.
 func (p *pass) begin(ctx context.Context, fn func(pgx.Tx) error) error {
 	err := pgx.BeginFunc(ctx, p.DB, func(tx pgx.Tx) error {
@@ -179,9 +182,9 @@ func (p *pass) begin(ctx context.Context, fn func(pgx.Tx) error) error {
 			return err
 		}
 		b := &pgx.Batch{}
-		b.Queue(sqlReapPropagate)
-		b.Queue(sqlReapLockTimeout)
-		b.Queue(sqlReapPlan)
+		for _, set := range reapSettings {
+			b.Queue(set)
+		}
 		if err := tx.SendBatch(ctx, b).Close(); err != nil {
 			return err
 		}

@@ -22,10 +22,17 @@ SET LOCAL citus.propagate_set_commands = 'local'`
 const sqlReapLockTimeout = `-- idem: reap lock timeout
 SET LOCAL lock_timeout = '100ms'`
 
-// sqlReapPlan keeps the planner from a plan that holds for any LIMIT: that one reads the table. Locks: nothing. Waits
-// for: nothing.
-const sqlReapPlan = `-- idem: reap plan
+// sqlReapPlan, sqlReapNoScan and sqlReapNoBitmap leave the planner one way: along the index on expires_at, as far as the
+// LIMIT goes. A plan for any LIMIT, or one made before the table was analyzed, would read and sort all that is expired for
+// each batch. Locks: nothing. Waits for: nothing.
+const (
+	sqlReapPlan = `-- idem: reap plan
 SET LOCAL plan_cache_mode = 'force_custom_plan'`
+	sqlReapNoScan = `-- idem: reap no scan
+SET LOCAL enable_seqscan = off`
+	sqlReapNoBitmap = `-- idem: reap no bitmap
+SET LOCAL enable_bitmapscan = off`
+)
 
 // sqlReapLock makes this transaction the reaper, and returns the database's clock. The lock ends with the transaction, so
 // that it is safe behind a transaction pooler. Locks: one advisory lock. Waits for: nothing.
@@ -62,15 +69,22 @@ const dueRecords = `FROM idem.keys
     WHERE expires_at OPERATOR(pg_catalog.>=) $1::pg_catalog.timestamptz
       AND expires_at OPERATOR(pg_catalog.<=) $2::pg_catalog.timestamptz`
 
-// sqlReapDelete deletes up to $3 records that expired between $1 and $2, oldest first, passing over the first $4. It looks
+const dueOrder = `ORDER BY expires_at, CASE WHEN $3::boolean THEN project END, CASE WHEN $3::boolean THEN endpoint END,
+             CASE WHEN $3::boolean THEN key END`
+
+// sqlReapDelete deletes up to $4 records that expired between $1 and $2, oldest first, passing over the first $5. It looks
 // at expires_at a second time while it deletes: a record that was taken over meanwhile is alive. No FOR UPDATE, which
 // would need a right to update and fails across the shards of Citus.
+//
+// Where $3 is true, records that expired at the same instant have an order too: an offset means nothing without. It is
+// false until something has to be passed over, since sorting a million equal ones for each batch would be slow; the plan
+// then does not sort.
 //
 // Locks: the rows it deletes. Waits for: a transaction that takes one of them over or forgets it, up to lock_timeout (55P03).
 const sqlReapDelete = `-- idem: reap delete
 WITH due AS (
     SELECT project, endpoint, key ` + dueRecords + `
-    ORDER BY expires_at LIMIT $3::bigint OFFSET $4::bigint)
+    ` + dueOrder + ` LIMIT $4::bigint OFFSET $5::bigint)
 DELETE FROM idem.keys AS k USING due
 WHERE k.project OPERATOR(pg_catalog.=) due.project
   AND k.endpoint OPERATOR(pg_catalog.=) due.endpoint
@@ -78,10 +92,10 @@ WHERE k.project OPERATOR(pg_catalog.=) due.project
   AND k.expires_at OPERATOR(pg_catalog.<=) $2::pg_catalog.timestamptz
 RETURNING k.expires_at`
 
-// sqlReapPeek returns when the next record that is due expired. Locks: nothing. Waits for: nothing.
+// sqlReapPeek returns when the next record that is due expired, in sqlReapDelete's order. Locks: nothing. Waits for: nothing.
 const sqlReapPeek = `-- idem: reap peek
 SELECT expires_at ` + dueRecords + `
-    ORDER BY expires_at LIMIT 1 OFFSET $3::bigint`
+    ` + dueOrder + ` LIMIT 1 OFFSET $4::bigint`
 
 // sqlReapBacklog counts the records that are due, up to $3, and returns when the oldest of them expired. Locks: nothing.
 // Waits for: nothing.

@@ -25,6 +25,8 @@ var statements = map[string]string{
 	"sqlReapPropagate":   sqlReapPropagate,
 	"sqlReapLockTimeout": sqlReapLockTimeout,
 	"sqlReapPlan":        sqlReapPlan,
+	"sqlReapNoScan":      sqlReapNoScan,
+	"sqlReapNoBitmap":    sqlReapNoBitmap,
 	"sqlReapLock":        sqlReapLock,
 	"sqlReapHolder":      sqlReapHolder,
 	"sqlReapLast":        sqlReapLast,
