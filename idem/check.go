@@ -177,9 +177,12 @@ func (f *findings) indexes(found []checkedIndex) {
 		switch {
 		case x.onKey() && broken != "":
 			any = true
-			// One more that is broken does no harm, but a deferrable one stops every INSERT … ON CONFLICT.
-			if !good || !x.Immediate {
-				f.add(fmt.Sprintf("index %s on (project, endpoint, key) %s", x.Name, broken), "drop it, then "+create)
+			hint := "drop it, then " + create
+			if good { // one more that is broken does no harm, unless it is deferrable
+				hint = "drop it: ON CONFLICT fails where there is a deferrable one"
+			}
+			if !good || x.Unique && !x.Immediate {
+				f.add(fmt.Sprintf("index %s on (project, endpoint, key) %s", x.Name, broken), hint)
 			}
 		case !x.onKey() && x.Unique && !x.keeps():
 			f.add(fmt.Sprintf("index %s is unique on (%s)", x.Name, strings.Join(x.Columns, ", ")),
