@@ -12,10 +12,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/pgidem/pgidem/examples/lending/internal/api"
 	"github.com/pgidem/pgidem/examples/lending/internal/database"
 	"github.com/pgidem/pgidem/examples/lending/internal/schema"
+	"github.com/pgidem/pgidem/idem"
 )
 
 func runServe(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
@@ -43,6 +45,9 @@ func runServe(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 		return err
 	}
 	defer pool.Close()
+	if err := idem.Check(ctx, pool); err != nil {
+		return err
+	}
 	project, err := database.CreateProject(ctx, pool, "north", database.Terms{
 		Accounts: 2, Currency: "EUR", Opening: 10_000_00, ChargeLimit: 5_000_00, Slots: 20,
 	})
@@ -53,28 +58,39 @@ func runServe(ctx context.Context, args []string, stdout, stderr io.Writer) (err
 		err = errors.Join(err, database.RevokeToken(context.WithoutCancel(ctx), pool, project.Token))
 	}()
 
+	log := slog.New(slog.NewTextHandler(stderr, nil))
+	handler, err := api.New(api.Config{Pool: pool, Logger: log})
+	if err != nil {
+		return err
+	}
 	listener, err := net.Listen("tcp", *addr)
 	if err != nil {
 		return err
 	}
-	log := slog.New(slog.NewTextHandler(stderr, nil))
 	server := &http.Server{
-		Handler:           api.New(api.Config{Pool: pool, Logger: log}),
+		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 	}
 	fmt.Fprintf(stdout, "PostgreSQL %s (%s)\n\n", db.Version, db.Origin)
 	printCurls(stdout, "http://"+listener.Addr().String(), project.Token)
 
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
-	select {
-	case err := <-served:
-		return err
-	case <-ctx.Done():
+	g, gctx := errgroup.WithContext(ctx) // ends when one of these does, or with Ctrl-C
+	g.Go(func() error { return server.Serve(listener) })
+	g.Go(func() error {
+		reaper := idem.Reaper{DB: pool, Logger: log}
+		return reaper.Run(gctx)
+	})
+	g.Go(func() error {
+		<-gctx.Done()
+		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		return server.Shutdown(stopping)
+	})
+	err = g.Wait()
+	if ctx.Err() != nil && (errors.Is(err, http.ErrServerClosed) || errors.Is(err, context.Canceled)) {
+		fmt.Fprintln(stdout, "\nstopped")
+		return nil
 	}
-	fmt.Fprintln(stdout, "\nstopping")
-	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	return server.Shutdown(stopping)
+	return err
 }

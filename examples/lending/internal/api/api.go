@@ -39,18 +39,17 @@ type Config struct {
 type Handler = func(ctx context.Context, tx pgx.Tx, w http.ResponseWriter, r *http.Request) error
 
 type api struct {
-	pool        *pgxpool.Pool
 	log         *slog.Logger
 	afterWrites func(*http.Request)
 	protect     func(Handler) http.Handler
 }
 
-// New returns the API's handler.
+// New returns the API's handler, or what is wrong with the configuration.
 //
 // A request passes, in this order: recovery from panics, authentication, routing, validation, the idempotency key, the
 // operation. Authentication stands before the key, so that a replay is authorised like any request. Validation does too, so
 // that a request which can never be done uses up no key.
-func New(c Config) http.Handler {
+func New(c Config) (http.Handler, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -60,8 +59,10 @@ func New(c Config) http.Handler {
 		Logger:   c.Logger,
 		Observer: c.Observer,
 	}
+	if err := keys.Validate(); err != nil {
+		return nil, err
+	}
 	a := &api{
-		pool:        c.Pool,
 		log:         c.Logger,
 		afterWrites: c.AfterWrites,
 		protect:     func(h Handler) http.Handler { return idemhttp.Handle(keys, h) },
@@ -97,5 +98,5 @@ func New(c Config) http.Handler {
 	mux.Handle("GET /partner/v1/slots", a.freeSlots(q))
 	mux.Handle("GET /partner/v1/accounts/{account}", a.account(q))
 
-	return a.recovered(a.authenticated(q, mux))
+	return a.recovered(a.authenticated(q, mux)), nil
 }

@@ -29,7 +29,7 @@ func writeProblem(w http.ResponseWriter, p problem) {
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(b) // the client may have gone
+	_, _ = w.Write(append(b, '\n')) // the client may have gone
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) error {
@@ -39,7 +39,7 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(b) // the client may have gone
+	_, _ = w.Write(append(b, '\n')) // the client may have gone
 	return nil
 }
 

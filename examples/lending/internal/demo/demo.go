@@ -12,6 +12,7 @@ import (
 
 	"github.com/pgidem/pgidem/examples/lending/internal/database"
 	"github.com/pgidem/pgidem/examples/lending/internal/schema"
+	"github.com/pgidem/pgidem/idem"
 )
 
 // Options say what to drive.
@@ -45,52 +46,63 @@ type Progress struct {
 // Run migrates the database, starts two servers, drives them and counts. What it finds is in the result; an error says
 // that it could not finish.
 func Run(ctx context.Context, o Options) (*Result, error) {
+	d, err := begin(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.drive(ctx); err != nil {
+		return nil, err
+	}
+	return d.count(ctx)
+}
+
+// run is one run of the demo.
+type run struct {
+	Options
+	plan     []*operation
+	driver   driver
+	counters *counters
+	projects []string
+
+	histories []*history
+	elapsed   time.Duration
+}
+
+// begin prepares the database and the plan.
+func begin(ctx context.Context, o Options) (*run, error) {
 	if err := schema.Migrate(ctx, o.DatabaseURL); err != nil {
 		return nil, err
 	}
-	plan, slots := makePlan(o.Seed, o.Operations)
-	r := &Result{Protected: !o.WithoutIdem, Database: o.Database, Seed: o.Seed, Planned: o.Operations}
-	d := &driver{}
-	tokens, err := seed(ctx, o.DatabaseURL, slots)
+	d := &run{Options: o, counters: newCounters()}
+	var slots int
+	d.plan, slots = makePlan(o.Seed, o.Operations)
+	partners, err := partners(ctx, o.DatabaseURL, slots)
 	if err != nil {
 		return nil, err
 	}
-	for i, p := range tokens {
-		r.Projects = append(r.Projects, p.Name)
-		for j := range d.clients[i] {
-			d.clients[i][j] = newClient(p.Token)
+	for i, p := range partners {
+		d.projects = append(d.projects, p.Name)
+		for j := range d.driver.clients[i] {
+			d.driver.clients[i][j] = newClient(p.Token)
 		}
 	}
-
-	c := newCounters()
-	histories, elapsed, err := drive(ctx, o, d, plan, c)
-	if err != nil {
-		return nil, err
-	}
-	r.Elapsed = elapsed
-
-	conn, err := pgx.Connect(ctx, o.DatabaseURL)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	if err := verify(ctx, r, &ledger{conn: conn, projects: r.Projects}, histories, c); err != nil {
-		return nil, fmt.Errorf("count: %w", err)
-	}
-	return r, nil
+	return d, nil
 }
 
-// seed creates the projects, under names of this run alone: whatever else is in the database is not counted.
-func seed(ctx context.Context, url string, slots int) ([]database.Project, error) {
+// partners creates the projects, under names of this run alone: whatever else is in the database is not counted.
+func partners(ctx context.Context, url string, slots int) ([]database.Project, error) {
 	pool, err := pgxpool.New(ctx, url)
 	if err != nil {
 		return nil, err
 	}
 	defer pool.Close()
-	run := rand.Uint32() //nolint:gosec // a name, not a secret
+	if err := idem.Check(ctx, pool); err != nil {
+		return nil, err
+	}
+	suffix := rand.Uint32() //nolint:gosec // a name, not a secret
 	var all []database.Project
 	for _, name := range []string{"north", "harbour", "meadow"} {
-		p, err := database.CreateProject(ctx, pool, fmt.Sprintf("%s-%08x", name, run), database.Terms{
+		p, err := database.CreateProject(ctx, pool, fmt.Sprintf("%s-%08x", name, suffix), database.Terms{
 			Accounts: accounts, Currency: currency, Opening: opening, ChargeLimit: chargeLimit, Slots: slots,
 		})
 		if err != nil {
@@ -102,49 +114,69 @@ func seed(ctx context.Context, url string, slots int) ([]database.Project, error
 }
 
 // drive starts the servers, sends everything and stops the servers, so that nothing moves when the counting begins.
-func drive(ctx context.Context, o Options, d *driver, plan []*operation, c *counters) (_ []*history, _ time.Duration, err error) {
+func (d *run) drive(ctx context.Context) (err error) {
 	for range replicas {
-		r, err := startReplica(ctx, o.DatabaseURL, c, o)
+		r, err := startReplica(ctx, d.DatabaseURL, d.counters, d.Options)
 		if err != nil {
-			return nil, 0, err
+			return err
 		}
 		defer func() { err = errors.Join(err, r.stop(context.WithoutCancel(ctx))) }()
-		d.servers = append(d.servers, r.url)
+		d.driver.servers = append(d.driver.servers, r.url)
 	}
 
 	stop := make(chan struct{})
-	if o.Limit > 0 {
-		t := time.AfterFunc(o.Limit, func() { close(stop) })
+	if d.Limit > 0 {
+		t := time.AfterFunc(d.Limit, func() { close(stop) })
 		defer t.Stop()
 	}
 	began := time.Now()
-	report := func() {
-		if o.Progress != nil {
-			o.Progress(Progress{
-				Operations: int(d.done.Load()), Of: o.Operations,
-				Requests: int(d.requests.Load()), Replayed: int(c.replayed.Load()), Elapsed: time.Since(began),
-			})
-		}
+	quiet := d.report(began)
+	d.histories, err = d.driver.drive(ctx, d.plan, stop)
+	d.elapsed = time.Since(began)
+	quiet()
+	return err
+}
+
+// report tells Progress how far it is, until the function that it returns is called.
+func (d *run) report(began time.Time) (stop func()) {
+	if d.Progress == nil {
+		return func() {}
 	}
-	finished := make(chan struct{})
-	reported := make(chan struct{})
+	show := func() {
+		d.Progress(Progress{
+			Operations: int(d.driver.done.Load()), Of: d.Operations, Requests: int(d.driver.requests.Load()),
+			Replayed: int(d.counters.replayed.Load()), Elapsed: time.Since(began),
+		})
+	}
+	finish, finished := make(chan struct{}), make(chan struct{})
 	go func() {
-		defer close(reported)
+		defer close(finished)
 		tick := time.NewTicker(100 * time.Millisecond)
 		defer tick.Stop()
 		for {
+			show()
 			select {
 			case <-tick.C:
-				report()
-			case <-finished:
-				report()
+			case <-finish:
 				return
 			}
 		}
 	}()
-	histories, err := d.drive(ctx, plan, stop)
-	elapsed := time.Since(began)
-	close(finished)
-	<-reported
-	return histories, elapsed, err
+	return func() { close(finish); <-finished }
+}
+
+// count finds out what became of it all.
+func (d *run) count(ctx context.Context) (*Result, error) {
+	conn, err := pgx.Connect(ctx, d.DatabaseURL)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	r := &Result{
+		Protected: !d.WithoutIdem, Database: d.Database, Seed: d.Seed, Planned: d.Operations, Projects: d.projects, Elapsed: d.elapsed,
+	}
+	if err := verify(ctx, r, &ledger{conn: conn, projects: d.projects}, d.histories, d.counters); err != nil {
+		return nil, fmt.Errorf("count: %w", err)
+	}
+	return r, nil
 }

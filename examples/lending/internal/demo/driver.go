@@ -22,7 +22,7 @@ type driver struct {
 	servers []string
 	clients [projects][clients]*client
 
-	started, done, requests atomic.Int64
+	done, requests atomic.Int64
 }
 
 // history is what the clients saw of one operation.
@@ -78,7 +78,6 @@ loop:
 		h := &history{op: op}
 		all = append(all, h)
 		g.Go(func() error {
-			d.started.Add(1)
 			defer d.done.Add(1)
 			return d.operate(ctx, h)
 		})

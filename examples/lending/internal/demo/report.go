@@ -41,7 +41,7 @@ func (p Printer) Print(r *Result) {
 		fmt.Fprintln(p.W)
 		p.table(r)
 		fmt.Fprintln(p.W)
-		p.legend()
+		p.legend(r)
 		fmt.Fprintln(p.W)
 	}
 	p.checks(r)
@@ -52,43 +52,46 @@ func (p Printer) Print(r *Result) {
 }
 
 func (p Printer) heading(r *Result) {
-	title := "pgidem demo: a lending API whose clients retry, race and hang up"
+	title := "A lending API on pgidem. Its clients retry, race, send other bodies and hang up; its handlers panic."
 	if !r.Protected {
-		title = "CONTROL, WITHOUT pgidem: the same API, the same clients, plain transactions"
+		title = "CONTROL, WITHOUT pgidem: the same API and the same clients, in plain transactions."
 	}
 	fmt.Fprintln(p.W, p.paint(bold, title))
-	english.Fprintf(p.W, "%s · %d servers · %d clients · seed %s\n", r.Database, replicas, projects*clients, fmt.Sprint(r.Seed))
+	fmt.Fprintf(p.W, "%s · %d servers · %d projects · %d clients · seed %d\n", r.Database, replicas, projects, projects*clients, r.Seed)
 	english.Fprintf(p.W, "%d operations, %d requests in %.1f s\n", r.Total.Operations, r.Total.Sent, r.Elapsed.Seconds())
 }
 
 func (p Printer) table(r *Result) {
 	t := table.NewWriter()
-	t.SetOutputMirror(p.W)
 	style := table.StyleLight
 	style.Options = table.Options{SeparateHeader: true, SeparateFooter: true}
 	style.Box.PaddingLeft, style.Box.PaddingRight = "", "  "
 	style.Format.Header, style.Format.Footer = text.FormatDefault, text.FormatDefault
 	t.SetStyle(style)
 
+	// Empty columns set apart what was done, what became of it, and what must be 0.
 	t.AppendHeader(table.Row{
-		"POST", "oper-\nations", "sent", "cut\noff", "panics", "run", "re-\nplayed", "re-\nfused", "reused\n422", "waited",
+		"POST /partner/v1", "oper-\nations", "sent", "cut\noff", "panics", "",
+		"run", "refused", "replayed", "reused\n422", "waited", "",
 		"dupli-\ncates", "lost", "replays\ndiffer",
 	})
 	for _, row := range r.Rows {
 		t.AppendRow(p.row(r, row))
 	}
 	t.AppendFooter(p.row(r, r.Total))
-	configs := []table.ColumnConfig{{Number: 1, Align: text.AlignLeft}}
-	for n := 2; n <= 13; n++ {
+	var configs []table.ColumnConfig
+	for n := 2; n <= 15; n++ {
 		configs = append(configs, table.ColumnConfig{Number: n, Align: text.AlignRight, AlignHeader: text.AlignRight, AlignFooter: text.AlignRight})
 	}
 	t.SetColumnConfigs(configs)
-	t.Render()
+	for line := range strings.Lines(t.Render()) {
+		fmt.Fprintln(p.W, strings.TrimRight(line, " \n"))
+	}
 }
 
 func (p Printer) row(r *Result, row Row) table.Row {
 	n := func(n int) string { return english.Sprintf("%d", n) }
-	key := func(i int) string { // what the servers count per key; there are none in the control
+	key := func(i int) string { // the control has no keys
 		if !r.Protected {
 			return "–"
 		}
@@ -101,19 +104,27 @@ func (p Printer) row(r *Result, row Row) table.Row {
 		return p.paint(bad, n(i))
 	}
 	return table.Row{
-		row.Endpoint, n(row.Operations), n(row.Sent), n(row.Cut), n(row.Panics), n(row.Run), key(row.Replayed), key(row.Refused),
-		key(row.Reused), key(row.Waited), zero(row.Duplicates), zero(row.Lost), zero(row.Differ),
+		row.Endpoint, n(row.Operations), n(row.Sent), n(row.Cut), n(row.Panics), "",
+		n(row.Run), key(row.Refused), key(row.Replayed), key(row.Reused), key(row.Waited), "",
+		zero(row.Duplicates), zero(row.Lost), zero(row.Differ),
 	}
 }
 
-func (p Printer) legend() {
-	for _, l := range [][2]string{
-		{"sent", "each operation 1 to 5 times, and again whatever got no answer; cut off: the client hung up first; panics: between write and commit"},
-		{"run", "rows in the business tables, which have no unique constraint on anything a client sends"},
-		{"refused", "records of a remembered \"no\": charges declined, slots that went to another key"},
-		{"replayed, 422, waited", "as the servers count their answers; refused, duplicates and lost are counted by SQL"},
-	} {
-		fmt.Fprintln(p.W, p.paint(faint, fmt.Sprintf("%-22s %s", l[0], l[1])))
+func (p Printer) legend(r *Result) {
+	lines := [][2]string{
+		{"sent", "1 to 5 times each, at once and later, over several connections to two servers; again if not answered"},
+		{"cut off, panics", "the client hung up before the answer; the handler panicked between its writes and the commit"},
+		{"run", "rows in the business tables, which have no unique constraint on anything that a client sends"},
+	}
+	if r.Protected {
+		lines = append(lines, [][2]string{
+			{"refused", "declined charges and lost slots, remembered in idem.keys; run + refused = operations"},
+			{"replayed", "answered from the record; 422: another body under the same key; waited: for the first one to end"},
+			{"counted", "run, refused, duplicates and lost by SQL; replayed, 422 and waited by the servers"},
+		}...)
+	}
+	for _, l := range lines {
+		fmt.Fprintln(p.W, p.paint(faint, fmt.Sprintf("%-16s %s", l[0], l[1])))
 	}
 }
 
@@ -126,9 +137,9 @@ func (p Printer) checks(r *Result) {
 			fmt.Fprintf(p.W, "%s %s\n", p.paint(good, "✓"), c.Claim)
 			continue
 		}
-		english.Fprintf(p.W, "%s %s: %s\n", p.paint(bad, "✗"), c.Claim, p.paint(bad, english.Sprintf("%d times not", c.Bad)))
+		fmt.Fprintf(p.W, "%s %s: %s\n", p.paint(bad, "✗"), c.Claim, p.paint(bad, english.Sprintf("broken %d×", c.Bad)))
 		for _, e := range c.Examples {
-			fmt.Fprintf(p.W, "    %s\n", shorten(e, 240))
+			fmt.Fprintf(p.W, "    %s\n", shorten(e, 200))
 		}
 		if c.Look != "" {
 			fmt.Fprintf(p.W, "    %s\n", p.paint(faint, "look: "+c.Look))
@@ -137,7 +148,7 @@ func (p Printer) checks(r *Result) {
 	if !r.OK() && len(r.ServerErrors) > 0 {
 		fmt.Fprintln(p.W, "\nthe servers logged:")
 		for _, line := range r.ServerErrors {
-			fmt.Fprintf(p.W, "    %s\n", shorten(line, 240))
+			fmt.Fprintf(p.W, "    %s\n", shorten(line, 200))
 		}
 	}
 }
@@ -158,21 +169,28 @@ func (p Printer) closing(r *Result) {
 		english.Fprintf(p.W, "The time was up after %d of %d operations; the rest was not begun.\n", t.Operations, r.Planned)
 	}
 	switch {
-	case r.OK():
+	case r.OK() && r.Protected:
 		fmt.Fprintln(p.W, p.paint(good, summary))
 		fmt.Fprintln(p.W, "Whatever the clients and the network did, every operation happened once, and every answer to it was the same one.")
 	default:
 		fmt.Fprintln(p.W, p.paint(bad, summary))
 	}
 	if r.Charged != r.Acknowledged {
-		english.Fprintf(p.W, "The accounts were charged %s %.2f; the partners know of %.2f.\n", currency, float64(r.Charged)/100, float64(r.Acknowledged)/100)
+		english.Fprintf(p.W, "%s %.2f were to be charged. %.2f were.\n", currency, float64(r.Acknowledged)/100, float64(r.Charged)/100)
 	}
 	switch {
 	case !r.Protected && r.OK():
-		fmt.Fprintln(p.W, "The control found nothing wrong, which means that this run proves nothing: raise -operations.")
+		fmt.Fprintln(p.W, "The control found nothing wrong, so it shows nothing: give it more -operations.")
 	case !r.Protected:
-		fmt.Fprintf(p.W, "This is what retries do without idempotency keys. Run it with them: lending demo -seed %d\n", r.Seed)
-	case !r.OK():
-		fmt.Fprintf(p.W, "An invariant is broken. The same operations again, with the database kept to look at: lending demo -seed %d -operations %d -keep\n", r.Seed, r.Planned)
+		fmt.Fprintln(p.W, "That is what retries do without idempotency keys. With them:", command(r))
+	case r.OK():
+		fmt.Fprintln(p.W, "The same without idempotency keys:", command(r), "-without-idem")
+	default:
+		fmt.Fprintln(p.W, "An invariant is broken. The same again, with the database kept to look at:", command(r), "-keep")
 	}
+}
+
+// command is what to type for the same operations.
+func command(r *Result) string {
+	return fmt.Sprintf("go run ./examples/lending demo -operations %d -seed %d", r.Planned, r.Seed)
 }

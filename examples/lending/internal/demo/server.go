@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -42,6 +41,9 @@ type replica struct {
 	pool *pgxpool.Pool
 	http *http.Server
 	done chan error
+
+	stopReaper context.CancelFunc
+	reaped     chan struct{}
 }
 
 func startReplica(ctx context.Context, databaseURL string, c *counters, o Options) (*replica, error) {
@@ -55,26 +57,41 @@ func startReplica(ctx context.Context, databaseURL string, c *counters, o Option
 	if err != nil {
 		return nil, err
 	}
+	log := slog.New(&c.errors)
+	conf := api.Config{Pool: pool, Logger: log, Observer: c, AfterWrites: c.afterWrites}
+	if o.WithoutIdem {
+		conf.Protect = unprotected(pool)
+	}
+	handler, err := api.New(conf)
+	if err != nil {
+		pool.Close()
+		return nil, err
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		pool.Close()
 		return nil, err
 	}
-	conf := api.Config{Pool: pool, Logger: slog.New(&c.errors), Observer: c, AfterWrites: c.afterWrites}
-	if o.WithoutIdem {
-		conf.Protect = unprotected(pool)
-	}
 	r := &replica{
 		url:  "http://" + listener.Addr().String(),
 		pool: pool,
 		http: &http.Server{
-			Handler:           api.New(conf),
+			Handler:           handler,
 			ReadHeaderTimeout: 10 * time.Second,
-			ErrorLog:          log.New(discard{}, "", 0), // connections that are reset half-way are the point
+			ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, 0), // connections that are reset half-way are the point
 		},
-		done: make(chan error, 1),
+		done:   make(chan error, 1),
+		reaped: make(chan struct{}),
 	}
 	go func() { r.done <- r.http.Serve(listener) }()
+	// Each server reaps as it would in production, only more often: nothing that is needed may go.
+	reaping, stopReaper := context.WithCancel(context.WithoutCancel(ctx))
+	r.stopReaper = stopReaper
+	go func() {
+		defer close(r.reaped)
+		reaper := idem.Reaper{DB: pool, Interval: 500 * time.Millisecond, Logger: log}
+		_ = reaper.Run(reaping) // ends when it is told to
+	}()
 	return r, nil
 }
 
@@ -89,13 +106,11 @@ func (r *replica) stop(ctx context.Context) error {
 	if serveErr := <-r.done; !errors.Is(serveErr, http.ErrServerClosed) {
 		err = errors.Join(err, serveErr)
 	}
+	r.stopReaper()
+	<-r.reaped
 	r.pool.Close()
 	return err
 }
-
-type discard struct{}
-
-func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
 // counters is what the servers count. It is an idem.Observer.
 type counters struct {
