@@ -44,7 +44,12 @@ func (e *handlerError) transient() bool {
 	if _, ok := errors.AsType[net.Error](e.err); ok {
 		return true
 	}
-	return errors.Is(e.err, io.ErrUnexpectedEOF)
+	for _, passing := range [...]error{io.ErrUnexpectedEOF, idem.ErrInProgress, idem.ErrConflict, idem.ErrOutcomeUnknown} {
+		if errors.Is(e.err, passing) { // those of package idem: of another key, in fn
+			return true
+		}
+	}
+	return false
 }
 
 // answers reports whether the response that the handler wrote beside its error is what the client gets.

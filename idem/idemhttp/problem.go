@@ -64,11 +64,11 @@ func (p Problem) Write(w http.ResponseWriter) {
 		panic(err)
 	}
 	h := w.Header()
-	for _, name := range [...]string{"Content-Encoding", "Content-Language", "Content-Disposition", "Etag", "Last-Modified", "Location", HeaderReplayed} {
+	for _, name := range [...]string{"Content-Language", "Content-Disposition", "Etag", "Last-Modified", "Location", HeaderReplayed} {
 		delete(h, name) // said of another body by a wrapper outside
 	}
 	h.Set("Content-Type", "application/problem+json")
-	send(w, p.Status, append(body, '\n'), false)
+	send(w, p.Status, append(body, '\n'), lengthIsOurs(h))
 }
 
 // kind is what all problems with one code share.

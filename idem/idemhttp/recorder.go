@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -110,13 +111,16 @@ func (w *recorder) SetWriteDeadline(t time.Time) error {
 }
 
 // finish completes the response as net/http would: status 200 where the handler said none, and a guessed Content-Type
-// where it gave a body without one. It is guessed here, so that a replay does not depend on a later guess.
+// where it gave a body without one. It is guessed here, so that a replay does not depend on a later guess. A
+// Content-Encoding that was there before the handler belongs to a wrapper outside that compresses what we send.
 func (w *recorder) finish() {
 	if w.status == 0 {
 		w.WriteHeader(http.StatusOK)
 	}
-	_, typed := w.sent["Content-Type"]
-	if len(w.body) > 0 && !typed && w.sent.Get("Content-Encoding") == "" && w.sent.Get("Transfer-Encoding") == "" {
+	if _, typed := w.sent["Content-Type"]; typed || len(w.body) == 0 || w.sent.Get("Transfer-Encoding") != "" {
+		return
+	}
+	if encoding := w.sent["Content-Encoding"]; len(encoding) == 0 || slices.Equal(encoding, w.outer.Header()["Content-Encoding"]) {
 		w.sent.Set("Content-Type", http.DetectContentType(w.body))
 	}
 }
@@ -124,6 +128,7 @@ func (w *recorder) finish() {
 // sendTo sends the whole response of a finished recorder. Errors are not reported: a client that has gone asks again.
 func (w *recorder) sendTo(out http.ResponseWriter) {
 	h := out.Header()
+	measured := lengthIsOurs(h)
 	clear(h)
 	trailers := w.trailers()
 	maps.Copy(h, w.sent)
@@ -136,7 +141,7 @@ func (w *recorder) sendTo(out http.ResponseWriter) {
 	}
 	delete(h, HeaderReplayed)
 	expose(h)
-	send(out, w.status, w.body, len(trailers) > 0)
+	send(out, w.status, w.body, measured && len(trailers) == 0)
 	maps.Copy(h, trailers)
 }
 
@@ -171,6 +176,7 @@ func replay(out http.ResponseWriter, status int, header http.Header, body []byte
 		status = http.StatusOK
 	}
 	h := out.Header()
+	measured := lengthIsOurs(h)
 	for name, values := range header {
 		if !slices.Contains(neverKept, http.CanonicalHeaderKey(name)) { // recorded by somebody else's code
 			h[name] = values
@@ -178,19 +184,23 @@ func replay(out http.ResponseWriter, status int, header http.Header, body []byte
 	}
 	h.Set(HeaderReplayed, "true")
 	expose(h)
-	send(out, status, body, false)
+	send(out, status, body, measured)
 }
 
-// send writes status and body. The length is computed, except where a body of unknown length lets trailers follow.
-func send(out http.ResponseWriter, status int, body []byte, chunked bool) {
+// lengthIsOurs reports whether the bytes that we write are the bytes on the wire. They are not when a wrapper outside has
+// set Content-Encoding in advance: it compresses what is written through it.
+func lengthIsOurs(h http.Header) bool { return len(h["Content-Encoding"]) == 0 }
+
+// send writes status and body, and the Content-Length where it is known.
+func send(out http.ResponseWriter, status int, body []byte, measured bool) {
 	h := out.Header()
 	delete(h, "Content-Length")
 	if !bodyAllowed(status) {
 		out.WriteHeader(status)
 		return
 	}
-	if !chunked {
-		h["Content-Length"] = []string{fmt.Sprint(len(body))}
+	if measured {
+		h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	}
 	out.WriteHeader(status)
 	if len(body) > 0 {

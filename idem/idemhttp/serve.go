@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -262,7 +261,8 @@ func (s *server) logger() *slog.Logger {
 
 // log writes one line per problem. Neither the path nor the key is in it, and errors of package idem have the key cut.
 func (s *server) log(r *http.Request, p Problem) {
-	level, gone := slog.LevelInfo, r.Context().Err() != nil
+	level := slog.LevelInfo
+	gone := errors.Is(r.Context().Err(), context.Canceled)
 	if kinds[p.Code].status >= 500 && !gone {
 		level = slog.LevelError
 	}
@@ -272,9 +272,9 @@ func (s *server) log(r *http.Request, p Problem) {
 	}
 	attrs := []slog.Attr{
 		slog.String("code", p.Code), slog.Int("status", p.Status), slog.String("instance", p.Instance),
-		slog.String("method", r.Method), slog.String("pattern", r.Pattern), slog.String("error", reason),
+		slog.String("method", r.Method), slog.String("endpoint", s.endpoint(r)), slog.String("error", reason),
 	}
-	if hint := hints[p.Code]; hint != "" && !strings.Contains(reason, hint) {
+	if hint := hints[p.Code]; hint != "" {
 		attrs = append(attrs, slog.String("hint", hint))
 	}
 	if gone {
@@ -287,5 +287,5 @@ func (s *server) log(r *http.Request, p Problem) {
 var hints = map[string]string{
 	CodeResponseTooLarge: "everything was rolled back: answer with a reference to the result, or raise MaxResponseBody",
 	CodeResponseStreamed: "everything was rolled back: write the whole response without Flush, or leave this route unprotected",
-	CodeUnavailable:      "nothing ran unprotected, and what ran was rolled back: see the error; clients retry with the same key",
+	CodeUnavailable:      "nothing ran unprotected; clients retry with the same key, which replays or runs",
 }
