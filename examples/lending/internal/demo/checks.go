@@ -103,7 +103,7 @@ var business = []query{
 	},
 	{
 		claim: "every charge has one attempt, and no attempt is left of a declined one",
-		sql: `SELECT a.project || ' ' || a.reference || ': ' || a.n || ' attempts, ' || coalesce(c.n, 0) || ' charges'
+		sql: `SELECT project || ' ' || reference || ': ' || coalesce(a.n, 0) || ' attempts, ' || coalesce(c.n, 0) || ' charges'
 			FROM (SELECT project, reference, count(*) AS n FROM lending.charge_attempts WHERE project = ANY($1) GROUP BY 1, 2) a
 			FULL JOIN (SELECT project, reference, count(*) AS n FROM lending.charges WHERE project = ANY($1) GROUP BY 1, 2) c
 				USING (project, reference)

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"time"
 )
 
@@ -57,7 +56,7 @@ const (
 
 // makePlan returns the operations. The same seed and number give the same plan.
 func makePlan(seed uint64, n int) (plan []*operation, slots int) {
-	p := planner{random: rand.New(rand.NewPCG(seed, 0))}
+	p := planner{random: rand.New(rand.NewPCG(seed, 0)), used: map[identity]bool{}}
 	for i := range n {
 		p.plan = append(p.plan, p.operation(i))
 	}
@@ -69,6 +68,14 @@ type planner struct {
 	slots  int    // given out so far; every project has all of them
 	recent []slot // bookings that can be contested
 	plan   []*operation
+	used   map[identity]bool
+}
+
+// identity is what makes an operation the one that it is.
+type identity struct {
+	project  int
+	endpoint *endpoint
+	key      string
 }
 
 type slot struct {
@@ -88,12 +95,11 @@ func (p *planner) operation(i int) *operation {
 	// A key belongs to one endpoint of one project, so two operations may share it.
 	if len(p.plan) > 0 && p.chance(5) {
 		key := p.plan[p.random.IntN(len(p.plan))].key
-		if !slices.ContainsFunc(p.plan, func(o *operation) bool {
-			return o.key == key && o.project == op.project && o.endpoint == op.endpoint
-		}) {
+		if !p.used[identity{op.project, op.endpoint, key}] {
 			op.key = key
 		}
 	}
+	p.used[identity{op.project, op.endpoint, op.key}] = true
 	op.reference = fmt.Sprintf("%s-%04d", op.endpoint.name, i)
 
 	b := bodyBuilder{reference: op.reference, slot: p.slot(op)}
