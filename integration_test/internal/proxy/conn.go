@@ -153,7 +153,8 @@ func split(b []byte) (messages [][]byte, rest []byte, err error) {
 	return messages, b, nil
 }
 
-// count finds out where flights begin and end.
+// count finds out where flights begin and end. COPY counts as one: pgx sends the
+// data without waiting until the server asks for it.
 func (c *conn) count(messages [][]byte, fromClient bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -167,7 +168,7 @@ func (c *conn) count(messages [][]byte, fromClient bool) {
 				}
 				c.ready = true
 				c.waiting = c.syncs > 0
-			case kind == 'G', kind == 'W', c.flushed: // the server asks for data, or has answered a Flush
+			case c.flushed: // the server has answered a Flush
 				c.waiting = false
 			}
 			continue

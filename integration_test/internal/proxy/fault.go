@@ -3,6 +3,7 @@ package proxy
 import (
 	"strings"
 	"sync"
+	"testing"
 	"time"
 )
 
@@ -66,6 +67,16 @@ func (w *Tripwire) Done() bool {
 		return true
 	default:
 		return false
+	}
+}
+
+// Wait waits until the fault has done its work, at most a minute.
+func (w *Tripwire) Wait(t testing.TB) {
+	t.Helper()
+	select {
+	case <-w.tripped:
+	case <-time.After(time.Minute):
+		t.Fatal("the fault did not strike")
 	}
 }
 
