@@ -68,6 +68,22 @@ var (
 	}, true}
 )
 
+// faultyProxy loses one COMMIT.
+type faultyProxy struct {
+	*proxy.Proxy
+	wire    *proxy.Tripwire
+	release func()
+}
+
+func newFaultyProxy(t *testing.T, url string, lost lostCommit) *faultyProxy {
+	t.Helper()
+	px := &faultyProxy{Proxy: proxy.New(t, url)}
+	var fault proxy.Fault
+	fault, px.wire, px.release = lost.fault(px.Proxy)
+	px.Set(fault)
+	return px
+}
+
 // Run answers as if nothing had happened: it looks the key up on another
 // connection, and replays or runs.
 func TestRun_lostCommit(t *testing.T) {
@@ -76,18 +92,16 @@ func TestRun_lostCommit(t *testing.T) {
 			t.Run(lost.name, func(t *testing.T) {
 				t.Parallel()
 				url := provider.New(t)
-				px := proxy.New(t, url)
+				px := newFaultyProxy(t, url, lost)
 				pool := newPool(t, px.URL(), mode, 2)
-				fault, wire, release := lost.fault(px)
-				defer release() // the pool cannot close before
-				px.Set(fault)
+				defer px.release() // the pool cannot close before
 
 				runs := 0
 				resp, err := idem.Run(t.Context(), pool, newKey("op-1"), entry("op-1", &runs), idem.WithWait(long))
 				if err != nil {
 					t.Fatalf("Run: %v", err)
 				}
-				if !wire.Done() {
+				if !px.wire.Done() {
 					t.Fatal("the fault did not strike: nothing is proved")
 				}
 				px.Set(nil)
@@ -111,11 +125,9 @@ func TestDo_lostCommit(t *testing.T) {
 			t.Run(lost.name, func(t *testing.T) {
 				t.Parallel()
 				url := provider.New(t)
-				px := proxy.New(t, url)
+				px := newFaultyProxy(t, url, lost)
 				pool := newPool(t, px.URL(), mode, 2)
-				fault, wire, release := lost.fault(px)
-				defer release() // the pool cannot close before
-				px.Set(fault)
+				defer px.release() // the pool cannot close before
 
 				runs := 0
 				if resp, err := doAndCommit(t.Context(), pool, newKey("op-1"), entry("op-1", &runs)); err == nil {
@@ -123,7 +135,7 @@ func TestDo_lostCommit(t *testing.T) {
 				} else if errors.Is(err, pgx.ErrTxCommitRollback) {
 					t.Fatalf("COMMIT: %v: nobody can know that", err)
 				}
-				if !wire.Done() {
+				if !px.wire.Done() {
 					t.Fatal("the fault did not strike: nothing is proved")
 				}
 				px.Set(nil)
