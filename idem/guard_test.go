@@ -254,3 +254,66 @@ func eachMethod(ctx context.Context, tx pgx.Tx) map[string]error {
 	errs["BatchResults.Close"] = br.Close()
 	return errs
 }
+
+// When fn ends the caller's transaction through the caller's own variable, the connection goes back to the pool, and may
+// serve somebody else when fn returns. Do must not touch it then.
+func TestDo_case36_leavesOtherTransactionsAlone(t *testing.T) {
+	inAllModes(t, func(t *testing.T, pool *pgxpool.Pool) {
+		for _, opts := range [][]idem.Option{nil, {idem.WithSavepoint()}} {
+			for _, returned := range []error{nil, errOutOfStock} {
+				one := alone(t, pool)
+				outer, err := one.Begin(t.Context())
+				noError(t, err)
+				var other pgx.Tx
+				_, err = idem.Do(t.Context(), outer, keyFor("k"), func(ctx context.Context, tx pgx.Tx) (idem.Response, error) {
+					noError(t, outer.Commit(ctx))
+					other = begin(t, one) // another user of the pool, on the connection that is free now
+					return idem.Response{}, returned
+				}, opts...)
+				want(t, err, idem.ErrTxEnded)
+				usable(t, pool, other)
+			}
+		}
+	})
+}
+
+// An fn that ends the transaction and then fails. Its error tells less than that its writes may be durable. Only where it
+// began another transaction and there is no savepoint to miss, Do and Run cannot know (see ErrTxEnded).
+func TestTx_case36_endedByFnThatFails(t *testing.T) {
+	both(t, func(t *testing.T, pool *pgxpool.Pool, call caller) {
+		for _, sql := range []string{"commit", "commit and chain", "commit; begin", "rollback; begin"} {
+			for _, opts := range [][]idem.Option{nil, {idem.WithSavepoint()}} {
+				for _, returned := range []error{nil, errOutOfStock} {
+					empty(t, pool)
+					_, err := call(t.Context(), pool, keyFor("k"), func(ctx context.Context, tx pgx.Tx) (idem.Response, error) {
+						_, err := tx.Conn().Exec(ctx, sql, pgx.QueryExecModeSimpleProtocol)
+						return idem.Response{}, errors.Join(returned, err)
+					}, opts...)
+					if unknowable := opts == nil && returned != nil && sql != "commit"; unknowable {
+						want(t, err, returned)
+					} else if !errors.Is(err, idem.ErrTxEnded) || !errors.Is(err, returned) && returned != nil {
+						t.Errorf("%s, fn returns %v, savepoint %v: %v", sql, returned, opts != nil, err)
+					}
+					if n := records(t, pool, "k"); n != 0 {
+						t.Errorf("%s: %d records", sql, n)
+					}
+				}
+			}
+		}
+	})
+}
+
+func TestTx_largeObjectsDeadAfterFn(t *testing.T) {
+	both(t, func(t *testing.T, pool *pgxpool.Pool, call caller) {
+		var tx pgx.Tx
+		_, err := call(t.Context(), pool, keyFor("k"), func(_ context.Context, given pgx.Tx) (idem.Response, error) {
+			tx = given
+			return idem.Response{}, nil
+		})
+		noError(t, err)
+		lo := tx.LargeObjects()
+		if oid, err := lo.Create(t.Context(), 0); err == nil {
+			t.Errorf("large object %d was created after fn", oid)
+		}
+	})
+}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
@@ -431,3 +432,9 @@ const untilDone = time.Minute
 func goexit() { runtime.Goexit() }
 
 func validUTF8(s string) bool { return strings.ToValidUTF8(s, "") == s }
+
+// hasState reports whether a server sent the error with this SQLSTATE.
+func hasState(err error, state string) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.Code == state
+}

@@ -187,3 +187,24 @@ func raise(ctx context.Context, tx pgx.Tx, state string) error {
 	}
 	return err
 }
+
+// A call that ends by a panic of fn has failed.
+func TestObserver_panic(t *testing.T) {
+	both(t, func(t *testing.T, pool *pgxpool.Pool, call caller) {
+		for _, end := range []func(){func() { panic("surprise") }, goexit} {
+			var seen []idem.Event
+			done := make(chan any)
+			go func() {
+				defer func() { done <- recover() }()
+				_, _ = call(t.Context(), pool, keyFor("k"), func(context.Context, pgx.Tx) (idem.Response, error) {
+					end()
+					return idem.Response{}, nil
+				}, collect(&seen))
+			}()
+			<-done
+			if len(seen) != 1 || seen[0].Outcome != idem.Failed {
+				t.Errorf("fn panicked, the observer saw %+v", seen)
+			}
+		}
+	})
+}
