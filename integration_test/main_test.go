@@ -11,7 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	_ "github.com/jackc/pgx/v5/stdlib"
-	"github.com/pressly/goose/v3"
+	pressly "github.com/pressly/goose/v3"
 	"go.uber.org/goleak"
 
 	"github.com/pgidem/pgidem/integration_test/internal/ledger"
@@ -24,6 +24,9 @@ func TestMain(m *testing.M) {
 	proc.Main(roles) // does not return in a child
 	before := goleak.IgnoreCurrent()
 	code := provider.Main(m, migrate)
+	if gooseDir != "" {
+		_ = os.RemoveAll(gooseDir)
+	}
 	if code == 0 {
 		code = left(before)
 	}
@@ -50,7 +53,7 @@ func migrate(ctx context.Context, url string) error {
 		return err
 	}
 	defer db.Close()
-	p, err := goose.NewProvider(goose.DialectPostgres, db, migrations.FS, goose.WithTableName(migrations.VersionTable))
+	p, err := pressly.NewProvider(pressly.DialectPostgres, db, migrations.FS, pressly.WithTableName(migrations.VersionTable))
 	if err != nil {
 		return err
 	}
