@@ -89,7 +89,7 @@ func newBenchOn(t testing.TB, url string, change ...func(*pgxpool.Config)) *benc
 	b := &bench{t: t, pool: pool, mux: http.NewServeMux(), logs: &logs{}}
 	b.m = &idemhttp.Middleware{
 		Pool: pool, Project: idemhttp.SingleProject("acme"),
-		Logger: slog.New(slog.NewTextHandler(b.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Logger: newLogger(b.logs),
 	}
 	return b
 }
@@ -210,6 +210,10 @@ func (r reply) is(t testing.TB, code string, status int) {
 type logs struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
+}
+
+func newLogger(l *logs) *slog.Logger {
+	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
 func (l *logs) Write(p []byte) (int, error) {
