@@ -19,19 +19,19 @@ type call struct {
 // newCall validates everything that can be validated without the database.
 func newCall(ctx context.Context, op string, key Key, hasTx bool, fn Func, wait time.Duration, opts []Option) (*call, error) {
 	c := &call{op: op, key: key, start: time.Now()}
-	cfg, wrong := newConfig(wait, opts)
+	cfg, wrong, hint := newConfig(wait, opts)
 	c.config = cfg
 	switch {
 	case wrong != "":
 	case fn == nil:
-		wrong = "the function is nil"
+		wrong, hint = "the function is nil", "pass the function that does the work"
 	case !hasTx:
-		wrong = "the transaction or pool is nil"
+		wrong, hint = "the transaction or pool is nil", "pass Do the caller's transaction, Run a pool"
 	case c.noHash && key.RequestHash != Hash{}:
-		wrong = "a request hash was given together with WithoutRequestHash"
+		wrong, hint = "a request hash was given together with WithoutRequestHash", "leave one of them out"
 	}
 	if wrong != "" {
-		return c, c.fail(ErrInvalidCall, wrong, "")
+		return c, &Error{Op: op, Err: ErrInvalidCall, detail: wrong, Hint: hint}
 	}
 	if wrong = key.invalid(); wrong != "" {
 		return c, &Error{

@@ -34,8 +34,8 @@ var (
 	// ErrNested means that fn called Do or Run with the key that it is running under.
 	ErrNested = errors.New("idem: key used inside its own function")
 
-	// ErrNoSchema means that the table idem.keys is missing, or older than this package.
-	ErrNoSchema = errors.New("idem: table idem.keys does not exist or lacks a column")
+	// ErrNoSchema means that the table idem.keys is missing, or is not what this package's migrations make it.
+	ErrNoSchema error = schemaError("idem: table idem.keys does not exist")
 
 	// ErrResponseTooLarge means that fn's response is over the limit. fn's writes are rolled back with it: there is no
 	// "done but not stored".
@@ -57,6 +57,12 @@ var (
 	// with the same key: the retry either replays or runs.
 	ErrOutcomeUnknown = errors.New("idem: outcome of the commit is unknown")
 )
+
+// schemaError is ErrNoSchema, in the words that fit.
+type schemaError string
+
+func (e schemaError) Error() string        { return string(e) }
+func (e schemaError) Is(target error) bool { return target == ErrNoSchema }
 
 // Error says what a call failed on, with which key, why and what to do. errors.Is finds the sentinel (ErrKeyReused, …),
 // errors.As the *pgconn.PgError behind it where there is one. What fn returns is never wrapped in it.
@@ -165,12 +171,15 @@ func explain(op string, key Key, err error) error {
 		return e
 	}
 	switch sqlState(err) {
-	case stateNoTable, stateNoSchema, stateNoColumn:
+	case stateNoTable, stateNoSchema:
 		e.Key, e.Err = Key{}, ErrNoSchema
 		e.Hint = `run "idem migrate up", or goose with the files in migrations/`
+	case stateNoColumn:
+		e.Key, e.Err = Key{}, schemaError("idem: table idem.keys lacks a column")
+		e.Hint = `run "idem migrate up", or goose with the files in migrations/`
 	case stateNoArbiter:
-		e.Key, e.Err = Key{}, ErrNoSchema
-		e.Hint = `the unique index on (project, endpoint, key) is missing: run "idem doctor"`
+		e.Key, e.Err = Key{}, schemaError("idem: table idem.keys lacks its unique index on (project, endpoint, key)")
+		e.Hint = `run "idem doctor"`
 	case stateReadOnly:
 		e.Err, e.Hint = ErrReadOnly, "use a read-write transaction on the primary"
 	case stateAborted:

@@ -41,6 +41,11 @@ func asFunc[T any](fn func(context.Context, pgx.Tx) (T, error)) Func {
 	}
 	return func(ctx context.Context, tx pgx.Tx) (Response, error) {
 		v, err := fn(ctx, tx)
+		if refused, ok := asRefusal(err); ok {
+			if bad := json.Unmarshal(refused.Body, new(T)); bad != nil {
+				return Response{}, fmt.Errorf("idem: the body of the refusal is not the JSON of a %T: %w", v, bad)
+			}
+		}
 		if err != nil {
 			return Response{}, err
 		}

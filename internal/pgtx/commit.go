@@ -97,9 +97,12 @@ func commitNow(ctx context.Context, conn *pgx.Conn, last *Statement, commit stri
 	return nil
 }
 
-// skipped reports whether an error of the statement before COMMIT proves that COMMIT was not executed: a living server
-// reported it for that statement, or the batch failed while it was prepared, before it was sent.
+// skipped reports whether an error of the statement before COMMIT proves that COMMIT was not executed: the batch failed
+// while it was prepared, before it was sent, or a living server reported the error for that statement.
 func skipped(err error) bool {
+	if _, ok := errors.AsType[pgx.ErrPreprocessingBatch](err); ok {
+		return true
+	}
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		severity := pg.SeverityUnlocalized
 		if severity == "" {
@@ -107,6 +110,5 @@ func skipped(err error) bool {
 		}
 		return severity == "ERROR"
 	}
-	_, ok := errors.AsType[pgx.ErrPreprocessingBatch](err)
-	return ok
+	return false
 }
