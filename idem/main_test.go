@@ -35,6 +35,12 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
+	// A test waits for the server most of the time.
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		if err := f.Value.Set("6"); err != nil {
+			panic(err)
+		}
+	}
 	code := pgtest.Main(m, localpg.Options{}, migrate)
 	if left := leftGoroutines(); code == 0 && left != "" {
 		fmt.Fprintf(os.Stderr, "goroutines left running:\n%s\n", left)
@@ -430,8 +436,6 @@ const untilDone = time.Minute
 
 // goexit is what t.FailNow does to a goroutine.
 func goexit() { runtime.Goexit() }
-
-func validUTF8(s string) bool { return strings.ToValidUTF8(s, "") == s }
 
 // hasState reports whether a server sent the error with this SQLSTATE.
 func hasState(err error, state string) bool {

@@ -153,3 +153,19 @@ func TestValue_noValue(t *testing.T) {
 		}
 	}
 }
+
+// A refusal that is not a T would be recorded and then be an error for ever. It is one at once, and nothing is written.
+func TestValue_refusalOfAnotherType(t *testing.T) {
+	bothValues(t, func(t *testing.T, pool *pgxpool.Pool, call valueCaller) {
+		for _, body := range []string{"", "no", `"text"`} {
+			_, err := call(t.Context(), pool, keyFor("k"), func(ctx context.Context, tx pgx.Tx) (booking, error) {
+				noError(t, insertOrder(ctx, tx, "k"))
+				return booking{}, idem.Refuse(idem.Response{Body: []byte(body)})
+			}, idem.WithSavepoint())
+			if err == nil {
+				t.Errorf("a refusal with the body %q was recorded", body)
+			}
+			nothing(t, pool, "k")
+		}
+	})
+}
