@@ -157,6 +157,7 @@ func TestPgBouncer_case44_waitElapses(t *testing.T) {
 		p := newPooled(t, mode)
 		// Somebody holds the key until the test ends.
 		began, finish := make(chan struct{}), make(chan struct{})
+		begin := sync.OnceFunc(func() { close(began) })
 		var holder sync.WaitGroup
 		end := sync.OnceFunc(func() { close(finish); holder.Wait() })
 		defer end()
@@ -164,7 +165,7 @@ func TestPgBouncer_case44_waitElapses(t *testing.T) {
 		holder.Go(func() {
 			_, err := idem.Run(t.Context(), p.pool, newKey("op-1"), func(ctx context.Context, tx pgx.Tx) (idem.Response, error) {
 				resp, err := entry("op-1", &runs)(ctx, tx)
-				close(began)
+				begin()
 				<-finish
 				return resp, err
 			})

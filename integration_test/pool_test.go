@@ -33,6 +33,7 @@ func TestRun_case47_waitersHoldNoConnection(t *testing.T) {
 
 			// The slow call.
 			began, finish := make(chan struct{}), make(chan struct{})
+			begin := sync.OnceFunc(func() { close(began) }) // a second run is counted below
 			runs := 0
 			results := make([]idem.Response, duplicates+1)
 			errs := make([]error, duplicates+1)
@@ -41,7 +42,7 @@ func TestRun_case47_waitersHoldNoConnection(t *testing.T) {
 			defer end()
 			fn := func(ctx context.Context, tx pgx.Tx) (idem.Response, error) {
 				resp, err := entry("slow", &runs)(ctx, tx)
-				close(began)
+				begin()
 				<-finish
 				return resp, err
 			}
@@ -97,6 +98,9 @@ func TestRun_case47_waitersHoldNoConnection(t *testing.T) {
 				if results[i].Replayed != (i != duplicates) || string(results[i].Body) != string(results[duplicates].Body) {
 					t.Errorf("call %d: %+v, want a replay of %+v", i, results[i], results[duplicates])
 				}
+			}
+			if runs != 1 {
+				t.Errorf("fn ran %d times", runs)
 			}
 			ledger.Once(t, pool, "slow")
 		})
