@@ -565,6 +565,35 @@ func TestReaper_case106_readsByIndex(t *testing.T) {
 	}
 }
 
+// Each batch begins where the one before ended: it does not step over what that has left dead in the index.
+func TestReaper_windowMoves(t *testing.T) {
+	t.Parallel()
+	floors := &floorTracer{}
+	pool := newPool(t, func(c *pgxpool.Config) { c.ConnConfig.Tracer = floors })
+	seed(t, pool, "dead", 30, -time.Hour)
+	reap(t, idem.Reaper{DB: pool, BatchSize: 10})
+	if len(floors.seen) < 3 {
+		t.Fatalf("%d batches", len(floors.seen))
+	}
+	for i, floor := range floors.seen[1:] {
+		if d := floor.Sub(floors.seen[i]); d < 9*time.Second { // the records are a second apart
+			t.Errorf("batch %d begins %v after the one before", i+1, d)
+		}
+	}
+}
+
+// floorTracer keeps the first argument of each delete.
+type floorTracer struct{ seen []time.Time }
+
+func (f *floorTracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, d pgx.TraceQueryStartData) context.Context {
+	if d.SQL == idem.SQLReapDelete {
+		f.seen = append(f.seen, d.Args[0].(time.Time))
+	}
+	return ctx
+}
+
+func (f *floorTracer) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
 func TestReaper_wrongCalls(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t)
