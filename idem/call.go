@@ -13,14 +13,16 @@ type call struct {
 	lock  int64
 	event Event
 	start time.Time
-	inFn  bool // fn has been called and has not returned: when the call ends all the same, it panicked
+	owner bool  // of the transaction: Run
+	wire  *wire // of the transaction at hand
+	outer *call // whose function makes this call
+	inFn  bool  // fn has been called and has not returned: when the call ends all the same, it panicked
 }
 
-// newCall validates everything that can be validated without the database.
-func newCall(ctx context.Context, op string, key Key, hasTx bool, fn Func, wait time.Duration, opts []Option) (*call, error) {
-	c := &call{op: op, key: key, start: time.Now()}
-	cfg, wrong, hint := newConfig(wait, opts)
-	c.config = cfg
+// init validates everything that can be validated without the database.
+func (c *call) init(ctx context.Context, op string, key Key, hasTx bool, fn Func, wait time.Duration, opts []Option) error {
+	c.op, c.key, c.start = op, key, time.Now()
+	wrong, hint := c.config.init(wait, opts)
 	switch {
 	case wrong != "":
 	case fn == nil:
@@ -31,40 +33,28 @@ func newCall(ctx context.Context, op string, key Key, hasTx bool, fn Func, wait 
 		wrong, hint = "a request hash was given together with WithoutRequestHash", "leave one of them out"
 	}
 	if wrong != "" {
-		return c, &Error{Op: op, Err: ErrInvalidCall, detail: wrong, Hint: hint}
+		return &Error{Op: op, Err: ErrInvalidCall, detail: wrong, Hint: hint}
 	}
 	if wrong = key.invalid(); wrong != "" {
-		return c, &Error{
+		return &Error{
 			Op: op, Key: key, Err: ErrInvalidKey, detail: wrong,
 			Hint: "a key names its project, its endpoint and the client's Idempotency-Key",
 		}
 	}
 	if key.RequestHash == (Hash{}) && !c.noHash {
-		return c, &Error{
+		return &Error{
 			Op: op, Key: key, Err: ErrInvalidKey, detail: "the request hash is zero",
 			Hint: "set it with HashRequest, or say WithoutRequestHash",
 		}
 	}
-	for n := nestingOf(ctx); n != nil; n = n.outer {
-		if n.key.same(key) {
-			return c, c.fail(ErrNested, "", "the operation would wait for itself: use another key, or key.Derive")
+	c.outer, _ = ctx.Value(callKey{}).(*call)
+	for o := c.outer; o != nil; o = o.outer {
+		if o.key.same(key) {
+			return c.fail(ErrNested, "", "the operation would wait for itself: use another key, or key.Derive")
 		}
 	}
 	c.lock = key.lockID()
-	return c, nil
-}
-
-// nesting is the chain of keys whose functions are running, carried by the context that they get.
-type nesting struct {
-	key   Key
-	outer *nesting
-}
-
-type nestingKey struct{}
-
-func nestingOf(ctx context.Context) *nesting {
-	n, _ := ctx.Value(nestingKey{}).(*nesting)
-	return n
+	return nil
 }
 
 // is reports whether err says this of the call's own key, and not of another one that fn used.

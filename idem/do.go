@@ -18,7 +18,8 @@ import (
 // error from the caller's COMMIT, retry the whole transaction with the same key: it replays or runs. Run does all that by
 // itself.
 func Do(ctx context.Context, tx pgx.Tx, key Key, fn Func, opts ...Option) (resp Response, err error) {
-	c, err := newCall(ctx, "do", key, tx != nil, fn, 0, opts)
+	c := &call{}
+	err = c.init(ctx, "do", key, tx != nil, fn, 0, opts)
 	var a answer
 	defer func() { c.done(ctx, resp, a.refused, err) }()
 	if err != nil {
@@ -67,9 +68,8 @@ func (c *call) look(ctx context.Context, tx pgx.Tx) (s sight, v verdict, resp Re
 		return s, verdictError, resp, c.fail(ErrInvalidCall, "a query is open on its connection", "close its rows, or the batch's results, before Do")
 	}
 	for w := c.newWait(); ; { // one round trip
-		b := &pgx.Batch{}
-		c.queue(b)
-		br := tx.SendBatch(ctx, b)
+		c.wire = &wire{}
+		br := tx.SendBatch(ctx, c.queue())
 		s, err = c.see(br)
 		if closeErr := br.Close(); err == nil {
 			err = closeErr

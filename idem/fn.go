@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-
-	"github.com/pgidem/pgidem/internal/pgtx"
 )
 
 // Func does the business work of one operation, through tx and nothing else, and returns the answer to record. It may be
@@ -67,7 +65,13 @@ func (c *call) run(ctx context.Context, tx pgx.Tx, fn Func) (a answer, err error
 // runIn is run without the savepoint.
 func (c *call) runIn(ctx context.Context, tx pgx.Tx, fn Func) (a answer, err error) {
 	a.resp, err = c.callFn(ctx, tx, fn)
-	switch status := statusOf(tx); {
+	var status txStatus
+	if c.owner {
+		status = statusOn(tx.Conn())
+	} else {
+		status = statusOf(tx)
+	}
+	switch {
 	case status == txEnded:
 		e := c.ended("fn committed or rolled it back")
 		e.cause = err
@@ -95,14 +99,16 @@ func (c *call) ended(detail string) *Error {
 
 // callFn calls fn and nothing else, so that whatever way fn ends, a panic included, its transaction is dead after it.
 func (c *call) callFn(ctx context.Context, tx pgx.Tx, fn Func) (Response, error) {
-	guard := pgtx.NewGuard(tx)
+	guard := &c.wire.guard
+	guard.Lend(tx)
+	c.wire.ctx = fnContext{ctx, c}
 	start := time.Now()
 	defer func() {
 		guard.Close()
 		c.event.Fn += time.Since(start)
 	}()
 	c.inFn = true
-	r, err := fn(context.WithValue(ctx, nestingKey{}, &nesting{c.key, nestingOf(ctx)}), guard)
+	r, err := fn(&c.wire.ctx, guard)
 	c.inFn = false
 	return r, err
 }
@@ -116,26 +122,11 @@ func (c *call) check(r Response) ([]byte, error) {
 		return nil, c.fail(ErrResponseTooLarge, fmt.Sprintf("the body has %d bytes, at most %d are allowed", n, c.maxBody),
 			"return less, such as a reference to the result, or raise the limit with WithMaxBody")
 	}
-	header := appendHeader(make([]byte, 0, 128), r.Header)
+	header := appendHeader(c.wire.header[:0], r.Header)
 	if n := len(header); n > maxHeader {
 		return nil, c.fail(ErrResponseTooLarge, fmt.Sprintf("the header takes %d bytes, at most %d are allowed", n, maxHeader), "keep fewer header fields")
 	}
 	return header, nil
-}
-
-// row returns the arguments of sqlRecord, and completes the response with the time of its record. The time is the
-// database's when it was seen plus what has passed since, by a clock that nobody sets.
-func (c *call) row(s sight, a *answer) []any {
-	created := s.now.Add(time.Since(s.read)).UTC().Truncate(time.Microsecond)
-	a.resp.Replayed, a.resp.CreatedAt = false, created
-	body := a.resp.Body
-	if body == nil {
-		body = []byte{} // nil would be NULL
-	}
-	return []any{
-		created, created.Add(c.ttl), int32(a.resp.Status), c.key.RequestHash[:],
-		c.key.Project, c.key.Endpoint, c.key.Value, a.header, body, s.begun,
-	}
 }
 
 // recordError explains an error of sqlRecord or sqlRecordOver.

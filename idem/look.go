@@ -1,11 +1,6 @@
 package idem
 
-import (
-	"errors"
-	"time"
-
-	"github.com/jackc/pgx/v5"
-)
+import "time"
 
 // sight is what lock and look saw.
 type sight struct {
@@ -23,38 +18,6 @@ type record struct {
 	status           int32
 	hash             []byte
 	header, body     []byte
-}
-
-// queue adds lock and look to b: two statements, one flight.
-func (c *call) queue(b *pgx.Batch) {
-	b.Queue(sqlLock, c.lock)
-	look := sqlLook
-	if c.replicated {
-		look = sqlLookReplicated
-	}
-	b.Queue(look, c.key.Project, c.key.Endpoint, c.key.Value)
-}
-
-// see reads the results that queue asked for.
-func (c *call) see(br pgx.BatchResults) (sight, error) {
-	var s sight
-	var isolation, readOnly string
-	var sync *string
-	c.event.Tries++
-	if err := br.QueryRow().Scan(&s.locked, &s.now, &s.begun, &isolation, &readOnly, &sync); err != nil {
-		return s, err
-	}
-	s.read = time.Now()
-	s.aboveRC = isolation != "read committed" && isolation != "read uncommitted"
-	s.readOnly = readOnly == "on"
-	var r record
-	switch err := br.QueryRow().Scan(&r.created, &r.expires, &r.status, &r.hash, &r.header, &r.body); {
-	case err == nil:
-		s.record = &r
-	case !errors.Is(err, pgx.ErrNoRows):
-		return s, err
-	}
-	return s, nil
 }
 
 // verdict is what a sight means for a call.

@@ -60,23 +60,23 @@ func WithObserver(o Observer) Option { return func(c *config) { c.observer = o }
 // acknowledged. It costs a small write per replay and has no use without synchronous_standby_names.
 func WithReplicatedReplay() Option { return func(c *config) { c.replicated = true } }
 
-// newConfig applies opts, and says in words which of them cannot be, and what to do.
-func newConfig(wait time.Duration, opts []Option) (c config, wrong, hint string) {
-	c = config{ttl: defaultTTL, wait: wait, maxBody: defaultMaxBody}
+// init applies opts, and says in words which of them cannot be, and what to do.
+func (c *config) init(wait time.Duration, opts []Option) (wrong, hint string) {
+	*c = config{ttl: defaultTTL, wait: wait, maxBody: defaultMaxBody}
 	for i, o := range opts {
 		if o == nil {
-			return c, fmt.Sprintf("option %d is nil", i), "leave it out"
+			return fmt.Sprintf("option %d is nil", i), "leave it out"
 		}
-		o(&c)
+		o(c)
 	}
 	switch {
 	case c.ttl <= 0:
-		return c, fmt.Sprintf("the TTL is %v", c.ttl), "it must be above 0, and longer than clients retry"
+		return fmt.Sprintf("the TTL is %v", c.ttl), "it must be above 0, and longer than clients retry"
 	case c.wait < 0:
-		return c, fmt.Sprintf("the wait is %v", c.wait), "it must not be negative; 0 answers at once"
+		return fmt.Sprintf("the wait is %v", c.wait), "it must not be negative; 0 answers at once"
 	case c.maxBody < 0 || c.maxBody > maxBody:
-		return c, fmt.Sprintf("the body limit is %d bytes", c.maxBody), fmt.Sprintf("it must be between 0 and %d", maxBody)
+		return fmt.Sprintf("the body limit is %d bytes", c.maxBody), fmt.Sprintf("it must be between 0 and %d", maxBody)
 	}
 	c.ttl = max(c.ttl, time.Microsecond) // what a timestamp of PostgreSQL can tell apart
-	return c, "", ""
+	return "", ""
 }

@@ -22,9 +22,10 @@ import (
 // is ErrOutcomeUnknown: retry with the same key. After any other error nothing was written, and an error of fn is
 // returned as it is.
 func Run(ctx context.Context, pool *pgxpool.Pool, key Key, fn Func, opts ...Option) (resp Response, err error) {
-	c, err := newCall(ctx, "run", key, pool != nil, fn, defaultRunWait, opts)
-	r := runner{call: c, pool: pool, fn: fn}
-	defer func() { c.done(ctx, resp, r.refused, err) }()
+	r := &runner{pool: pool, fn: fn}
+	r.owner = true
+	err = r.init(ctx, "run", key, pool != nil, fn, defaultRunWait, opts)
+	defer func() { r.done(ctx, resp, r.refused, err) }()
 	if err != nil {
 		return Response{}, err
 	}
@@ -33,7 +34,7 @@ func Run(ctx context.Context, pool *pgxpool.Pool, key Key, fn Func, opts ...Opti
 
 // runner is a Run.
 type runner struct {
-	*call
+	call
 	pool    *pgxpool.Pool
 	fn      Func
 	refused bool // fn refused, and now stands for its refusal
@@ -43,6 +44,8 @@ type runner struct {
 	lost      time.Time // when the connection was lost that no look-up has followed yet
 	lostRuns  int       // runs of fn that ended with their connection
 	conflicts int       // transactions that lost against another one
+
+	first transaction // most runs need no other
 }
 
 // errRefused makes the loop go on with fn's refusal in place of fn, now that fn's writes are rolled back.
@@ -85,7 +88,11 @@ func (r *runner) try(ctx context.Context) (Response, error) {
 	if err != nil {
 		return Response{}, r.connectError(ctx, err)
 	}
-	t := transaction{runner: r, pooled: pooled, conn: pooled.Conn()}
+	t := &r.first
+	if t.runner != nil { // it has been used
+		t = new(transaction)
+	}
+	t.runner, t.pooled, t.conn = r, pooled, pooled.Conn()
 	defer t.close(ctx) // also when fn panics
 
 	s, err := t.begin(ctx)
@@ -129,7 +136,8 @@ func (r *runner) try(ctx context.Context) (Response, error) {
 	}
 	if a.refused && !r.savepoint {
 		// fn's writes go with this transaction. The refusal is recorded by another one: whoever slips in between wins.
-		r.fn = func(context.Context, pgx.Tx) (Response, error) { return a.resp, nil }
+		refusal := a.resp
+		r.fn = func(context.Context, pgx.Tx) (Response, error) { return refusal, nil }
 		r.refused = true
 		return Response{}, errRefused
 	}
@@ -143,16 +151,16 @@ type transaction struct {
 	pooled *pgxpool.Conn
 	conn   *pgx.Conn
 	tx     pgx.Tx
+	own    wire
 	ended  bool // COMMIT was sent
 	late   bool // and is not answered yet: the connection is released when it is
 }
 
 // begin sends BEGIN, lock and look in one flight.
 func (t *transaction) begin(ctx context.Context) (s sight, err error) {
-	b := &pgx.Batch{}
-	b.BeginTx(t.txOptions)
-	t.queue(b)
-	br := t.conn.SendBatch(ctx, b)
+	t.wire = &t.own
+	t.wire.first.Begin(t.txOptions)
+	br := t.conn.SendBatch(ctx, t.queue())
 	t.tx = br.Tx()
 	if _, err = br.Exec(); err == nil {
 		s, err = t.see(br)
@@ -165,19 +173,19 @@ func (t *transaction) begin(ctx context.Context) (s sight, err error) {
 
 // record sends the record and COMMIT in one flight.
 func (t *transaction) record(ctx context.Context, s sight, a *answer) error {
-	last := &pgtx.Statement{SQL: sqlRecord, Args: t.row(s, a)}
+	row := t.row(s, a)
 	if s.record != nil {
 		// A takeover that affects no row raises no error, so it cannot ride with COMMIT.
-		tag, err := t.tx.Exec(ctx, sqlRecordOver, last.Args...)
+		tag, err := t.tx.Exec(ctx, sqlRecordOver, row...)
 		switch {
 		case err != nil:
 			return t.sort(ctx, t.conn, t.recordError(err))
 		case tag.RowsAffected() != 1:
 			return again{t.conflict(), false}
 		}
-		last = nil
+		row = nil
 	}
-	err := t.commit(ctx, last)
+	err := t.commit(ctx, row)
 	if e, ok := err.(*pgtx.CommitError); ok {
 		t.doubt = e.Err
 		return again{t.commitError(e.Err), e.Late || t.conn.IsClosed()}
@@ -188,12 +196,17 @@ func (t *transaction) record(ctx context.Context, s sight, a *answer) error {
 	return nil
 }
 
-func (t *transaction) commit(ctx context.Context, last *pgtx.Statement) error {
+func (t *transaction) commit(ctx context.Context, row []any) error {
+	var last *pgtx.Batch
+	if row != nil {
+		last = &t.wire.last
+		last.Queue(sqlRecord, row)
+	}
 	sql := t.txOptions.CommitQuery
 	if sql == "" {
 		sql = "commit"
 	}
-	err := pgtx.Commit(ctx, t.conn, last, sql, commitLimit, t.pooled.Release)
+	err := pgtx.Commit(ctx, t.conn, last, sql, commitLimit, t.pooled)
 	if e, ok := err.(*pgtx.CommitError); err == nil || ok {
 		t.ended = true
 		t.late = ok && e.Late

@@ -14,10 +14,10 @@ const sqlLock = `-- idem: lock
 SELECT pg_catalog.pg_try_advisory_xact_lock($1::bigint),
        pg_catalog.clock_timestamp(),
        pg_catalog.now(),
-       pg_catalog.current_setting('transaction_isolation'),
-       pg_catalog.current_setting('transaction_read_only'),
+       NOT pg_catalog.starts_with(pg_catalog.current_setting('transaction_isolation'), 'read '),
+       pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'on',
        CASE WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'
-            THEN pg_catalog.set_config('synchronous_commit', 'on', true) END`
+            THEN pg_catalog.set_config('synchronous_commit', 'on', true) OPERATOR(pg_catalog.=) 'on' ELSE true END`
 
 // sqlLook reads the record. Locks: nothing. Waits for: nothing.
 const sqlLook = `-- idem: look

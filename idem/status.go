@@ -23,7 +23,11 @@ func statusOf(tx pgx.Tx) txStatus {
 	if err := tx.SendBatch(context.Background(), &pgx.Batch{}).Close(); errors.Is(err, pgx.ErrTxClosed) {
 		return txEnded
 	}
-	conn := tx.Conn()
+	return statusOn(tx.Conn())
+}
+
+// statusOn is statusOf for a transaction whose connection serves nobody else.
+func statusOn(conn *pgx.Conn) txStatus {
 	if conn == nil || conn.IsClosed() {
 		return txOpen
 	}

@@ -3,17 +3,12 @@ package pgtx
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 )
-
-// Statement is SQL with its arguments.
-type Statement struct {
-	SQL  string
-	Args []any
-}
 
 // CommitError says that the answer to COMMIT was an error, was lost or did not come in time: the transaction may have
 // committed. Every other error of Commit means that COMMIT was not executed.
@@ -35,47 +30,74 @@ var ErrLate = errors.New("no answer in time")
 // while it waits for a synchronous standby succeeds without that standby. So ctx is used for its values only, and when the
 // answer takes longer than limit, Commit returns and the connection waits on; late is called in another goroutine when
 // the answer has come or the connection has died.
-func Commit(ctx context.Context, conn *pgx.Conn, last *Statement, commit string, limit time.Duration, late func()) error {
-	type result struct {
-		err   error
-		panic any
+func Commit(ctx context.Context, conn *pgx.Conn, last *Batch, commit string, limit time.Duration, late Releaser) error {
+	f := flights.Get().(*flight)
+	f.conn, f.last, f.commit = conn, last, commit
+	if last != nil {
+		last.ctx = uncancelled{ctx}
+		f.ctx = &last.ctx
+	} else {
+		f.ctx = context.WithoutCancel(ctx)
 	}
-	done := make(chan result, 1)
-	go func() {
-		var r result
-		defer func() {
-			r.panic = recover() // a tracer's: it belongs to the caller
-			done <- r
-		}()
-		r.err = commitNow(context.WithoutCancel(ctx), conn, last, commit)
-	}()
-	timer := time.NewTimer(limit)
-	defer timer.Stop()
-	select {
-	case r := <-done:
-		if r.panic != nil {
-			panic(r.panic)
+	go f.send()
+	f.timer.Reset(limit)
+	if <-f.ended {
+		err, panicked := f.err, f.panicked
+		if f.timer.Stop() { // else the timer's answer is still to come
+			f.ctx, f.conn, f.last, f.err, f.panicked = nil, nil, nil, nil, nil
+			flights.Put(f)
 		}
-		return r.err
-	case <-timer.C:
-		go func() {
-			<-done
-			late()
-		}()
-		return &CommitError{Err: ErrLate, Late: true}
+		if panicked != nil {
+			panic(panicked)
+		}
+		return err
 	}
+	go func() {
+		<-f.ended
+		late.Release()
+	}()
+	return &CommitError{Err: ErrLate, Late: true}
 }
 
-func commitNow(ctx context.Context, conn *pgx.Conn, last *Statement, commit string) error {
+// Releaser is what a late COMMIT keeps from being released, such as a *pgxpool.Conn.
+type Releaser interface{ Release() }
+
+// flight is a COMMIT under way.
+type flight struct {
+	ctx      context.Context
+	conn     *pgx.Conn
+	last     *Batch
+	commit   string
+	err      error
+	panicked any
+
+	ended chan bool // true: with the results above; false: not in time
+	timer *time.Timer
+	send  func()
+}
+
+// flights keeps those that have landed: channel, timer and functions would be five allocations for each COMMIT.
+var flights = sync.Pool{New: func() any {
+	f := &flight{ended: make(chan bool, 2)}
+	f.timer = time.AfterFunc(time.Hour, func() { f.ended <- false })
+	f.timer.Stop()
+	f.send = func() {
+		defer func() {
+			f.panicked = recover() // a tracer's: it belongs to the caller
+			f.ended <- true
+		}()
+		f.err = f.commitNow()
+	}
+	return f
+}}
+
+func (f *flight) commitNow() error {
 	var tag pgconn.CommandTag
 	var err error
-	if last == nil {
-		tag, err = conn.Exec(ctx, commit)
+	if f.last == nil {
+		tag, err = f.conn.Exec(f.ctx, f.commit)
 	} else {
-		b := &pgx.Batch{}
-		b.Queue(last.SQL, last.Args...)
-		b.Queue(commit)
-		br := conn.SendBatch(ctx, b)
+		br := f.conn.SendBatch(f.ctx, f.last.Queue(f.commit, nil))
 		if _, err = br.Exec(); err != nil {
 			_ = br.Close() // it repeats err
 			if skipped(err) {

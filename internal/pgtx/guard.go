@@ -28,10 +28,18 @@ type Guard struct {
 	tx   pgx.Tx
 	dead *atomic.Bool
 	own  bool // a savepoint, which its user may end
+	flag atomic.Bool
 }
 
 // NewGuard lends tx.
-func NewGuard(tx pgx.Tx) *Guard { return &Guard{tx: tx, dead: new(atomic.Bool)} }
+func NewGuard(tx pgx.Tx) *Guard {
+	g := &Guard{}
+	g.Lend(tx)
+	return g
+}
+
+// Lend lends tx through a new Guard.
+func (g *Guard) Lend(tx pgx.Tx) { g.tx, g.dead = tx, &g.flag }
 
 // Close ends the loan. It may be called in another goroutine than the methods.
 func (g *Guard) Close() { g.dead.Store(true) }

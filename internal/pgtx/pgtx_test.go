@@ -68,11 +68,21 @@ func noError(t *testing.T, err error) {
 	}
 }
 
-func insert(id int, late int) *pgtx.Statement {
-	return &pgtx.Statement{SQL: `INSERT INTO t VALUES ($1::int, $2::int)`, Args: []any{id, late}}
+func insert(id int, late int) *pgtx.Batch {
+	return last(`INSERT INTO t VALUES ($1::int, $2::int)`, id, late)
 }
 
-func never(t *testing.T) func() { return func() { t.Error("late was called") } }
+func last(sql string, args ...any) *pgtx.Batch {
+	b := &pgtx.Batch{}
+	b.Queue(sql, args)
+	return b
+}
+
+func never(t *testing.T) pgtx.Releaser { return release(func() { t.Error("late was released") }) }
+
+type release func()
+
+func (f release) Release() { f() }
 
 func TestCommit(t *testing.T) {
 	t.Parallel()
@@ -116,7 +126,7 @@ func TestCommit(t *testing.T) {
 			})
 			t.Run("the last statement does not prepare", func(t *testing.T) {
 				conn, tx, other := begun(t, mode, nil)
-				err := pgtx.Commit(t.Context(), conn, &pgtx.Statement{SQL: "SELECT nothing"}, "commit", time.Minute, never(t))
+				err := pgtx.Commit(t.Context(), conn, last("SELECT nothing"), "commit", time.Minute, never(t))
 				if _, unknown := err.(*pgtx.CommitError); unknown || err == nil {
 					t.Fatalf("error is %#v, want one that is no CommitError", err)
 				}
@@ -173,7 +183,7 @@ func TestCommit_late(t *testing.T) {
 	conn, _, other := begun(t, pgx.QueryExecModeExec, held)
 	held.on.Store(true)
 	late := make(chan struct{})
-	err := pgtx.Commit(t.Context(), conn, insert(2, 2), "commit", 20*time.Millisecond, func() { close(late) })
+	err := pgtx.Commit(t.Context(), conn, insert(2, 2), "commit", 20*time.Millisecond, release(func() { close(late) }))
 	if ce, ok := err.(*pgtx.CommitError); !ok || !ce.Late || !errors.Is(err, pgtx.ErrLate) {
 		t.Fatalf("error is %#v", err)
 	}
