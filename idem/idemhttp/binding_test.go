@@ -108,6 +108,50 @@ func TestHandler_case11_prefixCutOffOutside(t *testing.T) {
 	b.post("/v2/charges", "k", "").is(t, idemhttp.CodeKeyReused, 422)
 }
 
+// And so does what a wrapper outside tells apart by something else than the path.
+func TestHandler_case11_pathRewrittenOutside(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.protect("POST /{tenant}/charges", b.charge(b.status(201)))
+	b.wrap = func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			r.URL.Path = "/" + r.Header.Get("X-Tenant") + r.URL.Path
+			next.ServeHTTP(w, r)
+		})
+	}
+	b.post("/charges", "k", "", "X-Tenant", "a")
+	b.post("/charges", "k", "", "X-Tenant", "b").is(t, idemhttp.CodeKeyReused, 422)
+}
+
+// One part that holds the bytes of two is not two parts.
+func TestHandler_case58_partsDoNotRunIntoEachOther(t *testing.T) {
+	t.Parallel()
+	m := &idemhttp.Middleware{Project: idemhttp.SingleProject("acme"), Endpoint: func(*http.Request) string { return "e" }}
+	hash := func(fields ...string) any {
+		var sb strings.Builder
+		w := multipart.NewWriter(&sb)
+		for i := 0; i < len(fields); i += 2 {
+			noError(t, w.WriteField(fields[i], fields[i+1]))
+		}
+		noError(t, w.Close())
+		r := httptest.NewRequest("POST", "/", strings.NewReader(sb.String()))
+		r.Header.Set("Content-Type", w.FormDataContentType())
+		r.Header.Set(idemhttp.HeaderKey, "k")
+		key, err := m.Check(r)
+		noError(t, err)
+		return key.RequestHash
+	}
+	const encoded = "\x01\x13Content-Disposition\x01\x13form-data; name=\"b\""
+	for _, one := range []string{"1" + encoded + "2", "1" + encoded + "\x012", "\x011" + encoded + "\x012"} {
+		if hash("a", one) == hash("a", "1", "b", "2") {
+			t.Errorf("one part and two parts have one hash: %q", one)
+		}
+	}
+	if hash("a", "1", "b", "2") != hash("a", "1", "b", "2") {
+		t.Error("two boundaries, two hashes")
+	}
+}
+
 func TestHandler_case64_newKeyRuns(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

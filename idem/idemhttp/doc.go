@@ -28,14 +28,14 @@
 //
 // Authentication, rate limits, CORS and validation belong outside, before this middleware: a replay is authorised afresh
 // like any request, and a request that fails there uses up no key. What changes the response body, such as compression,
-// belongs outside too. Around a mux the matched pattern is not known yet, so wrap each route, or set Endpoint.
+// belongs outside too, and so does http.TimeoutHandler: a handler that goes on after its answer was given would share the
+// transaction with the rollback. Around a mux the matched pattern is not known yet, so wrap each route, or set Endpoint.
 //
 // # What the handler must know
 //
 // It may run more than once for one request (a serialization failure, a connection lost before COMMIT); one run commits.
-// Effects outside the database are its own to repeat safely: [github.com/pgidem/pgidem/idem.Key.Derive]. Its request has
-// the whole body, its writer holds the response back: it is no http.Flusher and no http.Hijacker, has no Unwrap, and drops
-// 1xx responses. A response that is streamed all the same, by http.ResponseController's Flush, or that is over the limit
+// Effects outside the database are its own to repeat safely, with keys that [Key] derives. Its request has the whole body, its
+// writer holds the response back: it is no http.Flusher and no http.Hijacker, has no Unwrap, and drops 1xx responses. A response that is streamed all the same, by http.ResponseController's Flush, or that is over the limit
 // ends in a 500 with everything undone. A handler that answers 5xx after a serialization failure is not run again by this
 // package, which sees a response and not the error: use [Handle] and return the error.
 package idemhttp

@@ -170,6 +170,22 @@ func ExampleMiddleware_authentication() {
 	// 401 who are you?
 }
 
+// A call to another service gets a key of its own, the same one if the handler has to run again.
+func ExampleKey() {
+	pool, closePool := openPool()
+	defer closePool()
+
+	m := &idemhttp.Middleware{Pool: pool, Project: idemhttp.SingleProject("shop")}
+	mux := http.NewServeMux()
+	mux.Handle("POST /charges", m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, "charging the card with key ", idemhttp.Key(r.Context()).Derive("card"))
+	})))
+
+	post(mux, "/charges", "key-1", "")
+	// Output:
+	// 200 charging the card with key 9c15016d-3f3c-8d1d-9a99-3739e2d31111
+}
+
 // A client that sends the same JSON in another spelling means the same request.
 func ExampleMiddleware_canonicalJSON() {
 	pool, closePool := openPool()

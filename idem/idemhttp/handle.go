@@ -88,7 +88,7 @@ func (s *server) plain(w http.ResponseWriter, r *http.Request) {
 		defer running()()
 		guard := pgtx.NewGuard(tx)
 		defer guard.Close()
-		ctx := context.WithValue(ctx, txKey{}, pgx.Tx(guard))
+		ctx := withOperation(ctx, guard, idem.Key{})
 		if t.err = s.fn(ctx, guard, t.recorder, r.WithContext(ctx)); t.err != nil {
 			return &handlerError{t.err}
 		}
@@ -107,5 +107,9 @@ func (s *server) plain(w http.ResponseWriter, r *http.Request) {
 		t.sendTo(w)
 		return
 	}
-	s.answer(w, r, s.explain(ctx, r, err))
+	p := s.explain(ctx, r, err)
+	if !passes(r.Method) { // there is no key to retry with
+		p.Retryable, p.Detail = false, "The operation failed, and it came without an idempotency key. Find out what became of it before you send it again."
+	}
+	s.answer(w, r, p)
 }

@@ -55,7 +55,7 @@ func parseQuoted(field string) (string, error) {
 	}
 	key, ok := item.Value.(string)
 	switch {
-	case !ok, len(item.Params.Names()) > 0, field[len(field)-1] == ';':
+	case !ok, len(item.Params.Names()) > 0:
 		return "", errors.New("something follows the closing quote")
 	case key == "":
 		return "", errors.New("it is an empty String")

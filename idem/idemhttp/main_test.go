@@ -4,15 +4,18 @@ import (
 	"bytes"
 	"context"
 	"flag"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -32,7 +35,32 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	os.Exit(pgtest.Main(m, localpg.Options{}, migrate))
+	code := pgtest.Main(m, localpg.Options{}, migrate)
+	if left := leftGoroutines(); code == 0 && left != "" {
+		fmt.Fprintf(os.Stderr, "goroutines left running:\n%s\n", left)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// leftGoroutines returns the stacks of goroutines that requests left behind, after giving them time to end.
+func leftGoroutines() string {
+	var left []string
+	for range 100 {
+		buf := make([]byte, 1<<20)
+		buf = buf[:runtime.Stack(buf, true)]
+		left = left[:0]
+		for stack := range strings.SplitSeq(string(buf), "\n\n") {
+			if !strings.Contains(stack, "leftGoroutines") && (strings.Contains(stack, "pgidem/idem") || strings.Contains(stack, "jackc/")) {
+				left = append(left, stack)
+			}
+		}
+		if len(left) == 0 {
+			return ""
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return strings.Join(left, "\n\n")
 }
 
 // migrate also makes the table that the handlers of these tests write to. It has no unique constraint that could hide a

@@ -449,8 +449,8 @@ func TestHandler_case80_clientGoneAfterCommit(t *testing.T) {
 // The transaction is the Middleware's to end, and the context is the request's.
 func TestTx(t *testing.T) {
 	t.Parallel()
-	if tx := idemhttp.Tx(t.Context()); tx != nil {
-		t.Errorf("a context without a transaction has %v", tx)
+	if tx, key := idemhttp.Tx(t.Context()), idemhttp.Key(t.Context()); tx != nil || key != (idem.Key{}) {
+		t.Errorf("a context without a transaction has %v and %+v", tx, key)
 	}
 	b := newBench(t)
 	var kept pgx.Tx
@@ -462,6 +462,9 @@ func TestTx(t *testing.T) {
 	}
 	b.protect("POST /charges", b.charge(func(w http.ResponseWriter, r *http.Request) {
 		kept = idemhttp.Tx(r.Context())
+		if key := idemhttp.Key(r.Context()); key.Project != "acme" || key.Endpoint != "POST /charges" || key.Value != "k" {
+			t.Errorf("Key returns %+v", key)
+		}
 		if err := kept.Commit(r.Context()); err == nil {
 			t.Error("the handler may commit")
 		}
