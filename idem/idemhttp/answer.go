@@ -5,6 +5,9 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgidem/pgidem/idem"
 )
@@ -25,7 +28,7 @@ func (s *server) explain(ctx context.Context, r *http.Request, err error) Proble
 		code = CodeResponseStreamed
 	case errors.Is(err, errTooLarge), errors.Is(err, idem.ErrResponseTooLarge):
 		code = CodeResponseTooLarge
-	case errors.Is(err, idem.ErrTxAborted), errors.Is(err, idem.ErrTxEnded):
+	case errors.Is(err, idem.ErrTxAborted), errors.Is(err, idem.ErrTxEnded), violated(err):
 		code = CodeHandlerFailed
 	case errors.Is(err, idem.ErrInvalidKey), errors.Is(err, idem.ErrInvalidCall), errors.Is(err, idem.ErrNested):
 		code = CodeMisconfigured
@@ -38,6 +41,13 @@ func (s *server) explain(ctx context.Context, r *http.Request, err error) Proble
 		p.Retryable, p.Detail = false, "The operation failed. Find out what became of it before you send it again."
 	}
 	return p
+}
+
+// violated reports whether COMMIT failed on what the handler wrote: a deferred constraint, or a trigger that raised an
+// exception (SQLSTATE classes 23 and P0).
+func violated(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.SchemaName != "idem" && (strings.HasPrefix(pg.Code, "23") || strings.HasPrefix(pg.Code, "P0"))
 }
 
 // retryAfter is the Retry-After of every problem that passes by itself, in seconds.

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgidem/pgidem/idem"
@@ -103,6 +104,50 @@ func TestHandler_case20_failedStatement(t *testing.T) {
 	first := b.post("/charges", "k", "")
 	same(t, first, b.post("/charges", "k", ""))
 	b.left(0, 1)
+}
+
+// Case 36 over HTTP: a handler that ends the transaction behind our back. What it committed stays, and nobody says that it
+// was undone.
+func TestHandler_case36_handlerEndsTheTransaction(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.protect("POST /charges", b.charge(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := idemhttp.Tx(r.Context()).Conn().Exec(r.Context(), "COMMIT"); err != nil {
+			t.Error(err)
+		}
+		w.WriteHeader(201)
+	}))
+	got := b.post("/charges", "k", "")
+	got.is(t, idemhttp.CodeHandlerFailed, 500)
+	if p := problemOf(t, got); p.Retryable || strings.Contains(p.Detail, "undone") {
+		t.Errorf("got %s", got.body)
+	}
+	b.left(1, 0)
+}
+
+// A constraint that fails at COMMIT is the handler's failure, not the database's.
+func TestHandler_deferredConstraint(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.m.Optional = true
+	_, err := b.pool.Exec(t.Context(), "CREATE TABLE public.slots (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED)")
+	noError(t, err)
+	b.handle("POST /slots", func(ctx context.Context, tx pgx.Tx, w http.ResponseWriter, _ *http.Request) error {
+		_, err := tx.Exec(ctx, "INSERT INTO public.slots VALUES (1), (1)")
+		w.WriteHeader(201)
+		return err
+	})
+	got := b.post("/slots", "k", "")
+	got.is(t, idemhttp.CodeHandlerFailed, 500)
+	if !problemOf(t, got).Retryable {
+		t.Error("with a key: not retryable")
+	}
+	got = b.send(b.request("POST", "/slots", ""))
+	got.is(t, idemhttp.CodeHandlerFailed, 500)
+	if p := problemOf(t, got); p.Retryable || strings.Contains(p.Detail, "same key") {
+		t.Errorf("without a key: %s", got.body)
+	}
+	b.left(0, 0)
 }
 
 func TestMiddleware_remember(t *testing.T) {

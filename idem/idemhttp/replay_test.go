@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"mime/multipart"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -496,4 +498,31 @@ func TestHandler_bodyOfAnyBytes(t *testing.T) {
 		t.Error("the echo differs")
 	}
 	same(t, first, b.post("/echo", "k", string(all)))
+}
+
+// The files of a form that the handler has parsed are removed with its request.
+func TestHandler_multipartFilesAreRemoved(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	var name string
+	b.protect("POST /upload", func(_ http.ResponseWriter, r *http.Request) {
+		noError(t, r.ParseMultipartForm(1))
+		f, err := r.MultipartForm.File["file"][0].Open()
+		noError(t, err)
+		defer f.Close()
+		name = f.(*os.File).Name()
+	})
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	part, err := form.CreateFormFile("file", "a.txt")
+	noError(t, err)
+	_, err = part.Write(bytes.Repeat([]byte("x"), 100_000))
+	noError(t, err)
+	noError(t, form.Close())
+	if got := b.post("/upload", "k", body.String(), "Content-Type", form.FormDataContentType()); got.status != 200 {
+		t.Fatalf("got %+v", got)
+	}
+	if _, err := os.Stat(name); name == "" || !os.IsNotExist(err) {
+		t.Errorf("file %q: %v", name, err)
+	}
 }
