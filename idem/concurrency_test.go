@@ -172,7 +172,7 @@ func TestDo_case44_waitElapses(t *testing.T) {
 }
 
 // The last look comes when the time is up, so that a key which becomes free within the wait is found free.
-func TestDo_case44_lastLookAtTheEndOfTheWait(t *testing.T) {
+func TestRun_case44_lastLookAtTheEndOfTheWait(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t)
 	holder := begin(t, pool)
@@ -181,16 +181,16 @@ func TestDo_case44_lastLookAtTheEndOfTheWait(t *testing.T) {
 	waiting, spy := spied(t, pool)
 	const wait = 20 * time.Millisecond
 	var last time.Time
-	spy.on(func(flight string) {
+	spy.on(nil, func(flight string) {
 		if isLook(flight) {
 			last = time.Now()
 		}
-	}, nil)
+	})
 	began := time.Now()
 	_, err = idem.Run(t.Context(), waiting, keyFor("k"), never(t), idem.WithWait(wait))
 	want(t, err, idem.ErrInProgress)
 	if last.Sub(began) < wait {
-		t.Errorf("the last look was after %v, the wait is %v", last.Sub(began), wait)
+		t.Errorf("the last look was over after %v, the wait is %v", last.Sub(began), wait)
 	}
 }
 

@@ -82,18 +82,24 @@ func TestObserver_outcomes(t *testing.T) {
 }
 
 func TestObserver_waiting(t *testing.T) {
-	both(t, func(t *testing.T, pool *pgxpool.Pool, call caller) {
-		holder := begin(t, pool)
-		_, err := idem.Do(t.Context(), holder, keyFor("held"), returns(idem.Response{}))
-		noError(t, err)
-		var seen []idem.Event
-		_, err = call(t.Context(), pool, keyFor("held"), never(t), idem.WithWait(30*time.Millisecond), collect(&seen))
-		want(t, err, idem.ErrInProgress)
-		e := seen[0]
-		if e.Outcome != idem.InProgress || e.Tries < 2 || e.Waited <= 0 || e.Waited > e.Duration || e.Duration < 30*time.Millisecond {
-			t.Errorf("%+v", e)
-		}
-	})
+	t.Parallel()
+	pool := newPool(t)
+	holder := begin(t, pool)
+	_, err := idem.Do(t.Context(), holder, keyFor("held"), returns(idem.Response{}))
+	noError(t, err)
+	for name, call := range map[string]caller{"Run": idem.Run, "Do": do} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const wait = time.Second
+			var seen []idem.Event
+			_, err := call(t.Context(), pool, keyFor("held"), never(t), idem.WithWait(wait), collect(&seen))
+			want(t, err, idem.ErrInProgress)
+			e := seen[0]
+			if e.Outcome != idem.InProgress || e.Tries < 2 || e.Waited <= 0 || e.Waited > e.Duration || e.Duration < wait {
+				t.Errorf("%+v", e)
+			}
+		})
+	}
 }
 
 func TestObserver_case105_panic(t *testing.T) {
