@@ -26,7 +26,7 @@ func (p *pass) batch(ctx context.Context) (more bool, err error) {
 	var deleted []time.Time
 	next := p.window
 	err = p.inTx(ctx, func(ctx context.Context, tx pgx.Tx, _ time.Time) error {
-		rows, err := tx.Query(ctx, sqlReapDelete, p.floor, p.cutoff, p.strict, limit, p.offset)
+		rows, err := tx.Query(ctx, sqlReapDelete, p.floor, p.cutoff, limit, p.offset)
 		if err != nil {
 			return err
 		}
@@ -45,13 +45,12 @@ func (p *pass) batch(ctx context.Context) (more bool, err error) {
 		expired, found, err := next.peek(ctx, tx)
 		if more = found; found && len(deleted) == 0 { // seen, and yet not deleted: it must not keep us busy
 			next.step(expired)
-			next.strict = true
 		}
 		return err
 	})
 	switch {
 	case heldByOther(err):
-		p.held, p.strict = limit, true
+		p.held = limit
 		return true, nil
 	case err != nil || p.res.Skipped != "":
 		return false, err
@@ -97,8 +96,7 @@ func (p *pass) passOver(ctx context.Context) (more bool, err error) {
 type window struct {
 	floor, cutoff time.Time
 	offset        int
-	strict        bool // whether records that expired at the same instant have an order; the offset needs one
-	passed        int  // how many were passed over in all
+	passed        int // how many were passed over in all
 }
 
 // raise moves the floor to a record that was deleted.
@@ -117,7 +115,7 @@ func (w *window) step(expired time.Time) {
 
 // peek returns when the first record expired.
 func (w *window) peek(ctx context.Context, tx pgx.Tx) (expired time.Time, found bool, err error) {
-	err = tx.QueryRow(ctx, sqlReapPeek, w.floor, w.cutoff, w.strict, w.offset).Scan(&expired)
+	err = tx.QueryRow(ctx, sqlReapPeek, w.floor, w.cutoff, w.offset).Scan(&expired)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return expired, false, nil
 	}

@@ -78,7 +78,7 @@ func TestReaper_case87_boundary(t *testing.T) {
 	seed(t, pool, "k", 3, -time.Hour)
 	var middle time.Time
 	noError(t, pool.QueryRow(t.Context(), `SELECT expires_at FROM idem.keys WHERE key = 'k1'`).Scan(&middle))
-	rows, err := pool.Query(t.Context(), idem.SQLReapDelete, time.Time{}, middle, false, 10, 0)
+	rows, err := pool.Query(t.Context(), idem.SQLReapDelete, time.Time{}, middle, 10, 0)
 	noError(t, err)
 	deleted, err := pgx.CollectRows(rows, pgx.RowTo[time.Time])
 	noError(t, err)
@@ -280,7 +280,7 @@ func TestReaper_case89_takenOverWhileItWaits(t *testing.T) {
 
 			deleted := make(chan int, 1)
 			go func() {
-				rows, err := pool.Query(t.Context(), c.sql, time.Time{}, time.Now(), false, 10, 0)
+				rows, err := pool.Query(t.Context(), c.sql, time.Time{}, time.Now(), 10, 0)
 				if err != nil {
 					t.Error(err)
 				}
@@ -345,7 +345,7 @@ func TestReaper_case90_callRacesTheDelete(t *testing.T) {
 			tx, err := pool.Begin(t.Context())
 			noError(t, err)
 			defer tx.Rollback(context.WithoutCancel(t.Context()))
-			rows, err := tx.Query(t.Context(), idem.SQLReapDelete, time.Time{}, time.Now(), false, 10, 0)
+			rows, err := tx.Query(t.Context(), idem.SQLReapDelete, time.Time{}, time.Now(), 10, 0)
 			noError(t, err)
 			deleted, err := pgx.CollectRows(rows, pgx.RowTo[time.Time])
 			noError(t, err)
@@ -380,11 +380,11 @@ func TestReaper_case93_killedInTheMiddle(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t)
 	seed(t, pool, "dead", 100, -time.Hour)
-	// A row lock far into the table holds the third batch up for a moment, which is where it dies.
+	// Row locks far into the table hold the third batch up, and those after it for 100 ms each: there it dies.
 	holder, err := pool.Begin(t.Context())
 	noError(t, err)
 	defer holder.Rollback(context.WithoutCancel(t.Context()))
-	_, err = holder.Exec(t.Context(), `SELECT FROM idem.keys WHERE key = 'dead25' FOR UPDATE`)
+	_, err = holder.Exec(t.Context(), `SELECT FROM idem.keys ORDER BY expires_at LIMIT 60 OFFSET 25 FOR UPDATE`)
 	noError(t, err)
 
 	conn, err := pgx.Connect(t.Context(), pool.Config().ConnString())
@@ -400,7 +400,7 @@ func TestReaper_case93_killedInTheMiddle(t *testing.T) {
 	if err == nil || !<-killed {
 		t.Fatalf("the reaper outlived its session: %+v", res)
 	}
-	if res.Deleted < 20 || res.Deleted%10 != 0 || like(t, pool, "dead") != 100-int(res.Deleted) {
+	if res.Deleted < 20 || res.Deleted > 25 || like(t, pool, "dead") != 100-int(res.Deleted) {
 		t.Errorf("%+v, %d left", res, like(t, pool, "dead"))
 	}
 	noError(t, holder.Rollback(t.Context()))
@@ -412,26 +412,27 @@ func TestReaper_case93_killedInTheMiddle(t *testing.T) {
 // A context that ends lets the running batch end, and the pass reports what it did.
 func TestReaper_contextEnds(t *testing.T) {
 	t.Parallel()
-	pool := newPool(t)
-	seed(t, pool, "dead", 60, -time.Hour)
-	holder, err := pool.Begin(t.Context())
-	noError(t, err)
-	defer holder.Rollback(context.WithoutCancel(t.Context()))
-	_, err = holder.Exec(t.Context(), `SELECT FROM idem.keys WHERE key = 'dead25' FOR UPDATE`)
-	noError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	go func() {
-		waiting(t, pool, "%idem: reap delete%")
-		cancel()
-	}()
+	batch := 0
+	pool := newPool(t, func(c *pgxpool.Config) {
+		c.ConnConfig.Tracer = deleteTracer(func(time.Time) {
+			if batch++; batch == 3 {
+				cancel()
+			}
+		})
+	})
+	seed(t, pool, "dead", 60, -time.Hour)
 	res, err := (&idem.Reaper{DB: pool, BatchSize: 10}).Reap(ctx)
 	want(t, err, context.Canceled)
-	if res.Deleted < 20 || like(t, pool, "dead") != 60-int(res.Deleted) || res.Backlog != 60-res.Deleted {
+	if res.Deleted != 30 || res.Backlog != 30 || like(t, pool, "dead") != 30 {
 		t.Errorf("%+v, %d left", res, like(t, pool, "dead"))
 	}
-	if n := count(t, pool, `SELECT deleted FROM idem.reaper`); n != int(res.Deleted) {
+	if n := count(t, pool, `SELECT deleted FROM idem.reaper`); n != 30 {
 		t.Errorf("idem.reaper says %d", n)
+	}
+	if _, err := (&idem.Reaper{DB: pool}).Reap(ctx); !errors.Is(err, context.Canceled) || like(t, pool, "dead") != 30 {
+		t.Errorf("begun although the context had ended: %v", err)
 	}
 }
 
@@ -546,13 +547,10 @@ func TestReaper_case106_readsByIndex(t *testing.T) {
 	}
 	for _, state := range []string{"fresh", "analyzed"} {
 		for name, p := range map[string]string{
-			"delete":         plan(idem.SQLReapDelete, time.Time{}, time.Now(), false, 1000, 0),
-			"delete, strict": plan(idem.SQLReapDelete, time.Time{}, time.Now(), true, 1000, 3),
-			"peek":           plan(idem.SQLReapPeek, time.Time{}, time.Now(), false, 0),
-			"peek, strict":   plan(idem.SQLReapPeek, time.Time{}, time.Now(), true, 3),
+			"delete": plan(idem.SQLReapDelete, time.Time{}, time.Now(), 1000, 3),
+			"peek":   plan(idem.SQLReapPeek, time.Time{}, time.Now(), 3),
 		} {
-			sorts := strings.Contains(p, "Sort") && !strings.Contains(name, "strict")
-			if sorts || strings.Contains(p, "Seq Scan") || !strings.Contains(p, "keys_expires_at_idx") {
+			if strings.Contains(p, "Sort") || strings.Contains(p, "Seq Scan") || !strings.Contains(p, "keys_expires_at_idx") {
 				t.Errorf("%s, table %s:\n%s", name, state, p)
 			}
 		}
@@ -568,31 +566,59 @@ func TestReaper_case106_readsByIndex(t *testing.T) {
 // Each batch begins where the one before ended: it does not step over what that has left dead in the index.
 func TestReaper_windowMoves(t *testing.T) {
 	t.Parallel()
-	floors := &floorTracer{}
-	pool := newPool(t, func(c *pgxpool.Config) { c.ConnConfig.Tracer = floors })
+	var floors []time.Time
+	pool := newPool(t, func(c *pgxpool.Config) {
+		c.ConnConfig.Tracer = deleteTracer(func(floor time.Time) { floors = append(floors, floor) })
+	})
 	seed(t, pool, "dead", 30, -time.Hour)
 	reap(t, idem.Reaper{DB: pool, BatchSize: 10})
-	if len(floors.seen) < 3 {
-		t.Fatalf("%d batches", len(floors.seen))
+	if len(floors) < 3 {
+		t.Fatalf("%d batches", len(floors))
 	}
-	for i, floor := range floors.seen[1:] {
-		if d := floor.Sub(floors.seen[i]); d < 9*time.Second { // the records are a second apart
+	for i, floor := range floors[1:] {
+		if d := floor.Sub(floors[i]); d < 9*time.Second { // the records are a second apart
 			t.Errorf("batch %d begins %v after the one before", i+1, d)
 		}
 	}
 }
 
-// floorTracer keeps the first argument of each delete.
-type floorTracer struct{ seen []time.Time }
+// deleteTracer is told of each delete that begins, and of where its window does.
+type deleteTracer func(floor time.Time)
 
-func (f *floorTracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, d pgx.TraceQueryStartData) context.Context {
+func (f deleteTracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, d pgx.TraceQueryStartData) context.Context {
 	if d.SQL == idem.SQLReapDelete {
-		f.seen = append(f.seen, d.Args[0].(time.Time))
+		f(d.Args[0].(time.Time))
 	}
 	return ctx
 }
 
-func (f *floorTracer) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+func (deleteTracer) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// A batch that finds less than it looked for, because a record came alive while it waited, is not the last one.
+func TestReaper_case89_goesOnAfterATakeover(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	for i := range 8 { // the reaper waits for 100 ms only, and a busy machine may be later than that
+		name := fmt.Sprintf("dead-%d-", i)
+		seed(t, pool, name, 6, -time.Hour)
+		tx, err := pool.Begin(t.Context())
+		noError(t, err)
+		takeOver(t, tx, name+"0")
+		var res idem.ReapResult
+		done := make(chan error, 1)
+		go func() {
+			var err error
+			res, err = (&idem.Reaper{DB: pool, BatchSize: 2}).Reap(t.Context())
+			done <- err
+		}()
+		waiting(t, pool, "%idem: reap delete%")
+		noError(t, tx.Commit(t.Context()))
+		noError(t, <-done)
+		if res.Deleted != 5 || records(t, pool, name+"0") != 1 || like(t, pool, name) != 1 {
+			t.Errorf("%+v, %d left", res, like(t, pool, name))
+		}
+	}
+}
 
 func TestReaper_wrongCalls(t *testing.T) {
 	t.Parallel()
@@ -644,6 +670,11 @@ func TestReaper_Run(t *testing.T) {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("logged:\n%s", logged)
+		}
+	})
 
 	eventually(t, func() bool { return strings.Contains(logged.String(), "reaper failed") })
 	_, err = pool.Exec(t.Context(), `ALTER TABLE idem.away RENAME TO reaper`)
@@ -651,11 +682,12 @@ func TestReaper_Run(t *testing.T) {
 	eventually(t, func() bool { return like(t, pool, "dead") == 0 })
 	seed(t, pool, "again", 3, -time.Hour)
 	eventually(t, func() bool { return like(t, pool, "again") == 0 })
-	eventually(t, func() bool { return strings.Count(logged.String(), "idem: reaped") >= 2 })
+	// Records that expire in the past may be seen by a pass that has just been there, so what it calls itself is open.
+	eventually(t, func() bool { return strings.Count(logged.String(), "deleted=3") >= 2 })
 	cancel()
 	noError(t, <-ended)
 	out := logged.String()
-	if !strings.Contains(out, "deleted=3") || !strings.Contains(out, "idem migrate up") {
+	if !strings.Contains(out, "idem migrate up") || !strings.Contains(out, "level=INFO msg=\"idem: reaped\" deleted=3 batches=1 backlog=0") {
 		t.Errorf("log:\n%s", out)
 	}
 	if strings.Contains(out, "nothing to reap") {

@@ -24,7 +24,7 @@ SET LOCAL lock_timeout = '100ms'`
 
 // sqlReapPlan, sqlReapNoScan and sqlReapNoBitmap leave the planner one way: along the index on expires_at, as far as the
 // LIMIT goes. A plan for any LIMIT, or one made before the table was analyzed, would read and sort all that is expired for
-// each batch. Locks: nothing. Waits for: nothing.
+// each batch. And records that expired at the same instant come in one order then, which an OFFSET needs. Locks: nothing. Waits for: nothing.
 const (
 	sqlReapPlan = `-- idem: reap plan
 SET LOCAL plan_cache_mode = 'force_custom_plan'`
@@ -69,22 +69,15 @@ const dueRecords = `FROM idem.keys
     WHERE expires_at OPERATOR(pg_catalog.>=) $1::pg_catalog.timestamptz
       AND expires_at OPERATOR(pg_catalog.<=) $2::pg_catalog.timestamptz`
 
-const dueOrder = `ORDER BY expires_at, CASE WHEN $3::boolean THEN project END, CASE WHEN $3::boolean THEN endpoint END,
-             CASE WHEN $3::boolean THEN key END`
-
-// sqlReapDelete deletes up to $4 records that expired between $1 and $2, oldest first, passing over the first $5. It looks
+// sqlReapDelete deletes up to $3 records that expired between $1 and $2, oldest first, passing over the first $4. It looks
 // at expires_at a second time while it deletes: a record that was taken over meanwhile is alive. No FOR UPDATE, which
 // would need a right to update and fails across the shards of Citus.
-//
-// Where $3 is true, records that expired at the same instant have an order too: an offset means nothing without. It is
-// false until something has to be passed over, since sorting a million equal ones for each batch would be slow; the plan
-// then does not sort.
 //
 // Locks: the rows it deletes. Waits for: a transaction that takes one of them over or forgets it, up to lock_timeout (55P03).
 const sqlReapDelete = `-- idem: reap delete
 WITH due AS (
     SELECT project, endpoint, key ` + dueRecords + `
-    ` + dueOrder + ` LIMIT $4::bigint OFFSET $5::bigint)
+    ORDER BY expires_at LIMIT $3::bigint OFFSET $4::bigint)
 DELETE FROM idem.keys AS k USING due
 WHERE k.project OPERATOR(pg_catalog.=) due.project
   AND k.endpoint OPERATOR(pg_catalog.=) due.endpoint
@@ -95,7 +88,7 @@ RETURNING k.expires_at`
 // sqlReapPeek returns when the next record that is due expired, in sqlReapDelete's order. Locks: nothing. Waits for: nothing.
 const sqlReapPeek = `-- idem: reap peek
 SELECT expires_at ` + dueRecords + `
-    ` + dueOrder + ` LIMIT 1 OFFSET $4::bigint`
+    ORDER BY expires_at LIMIT 1 OFFSET $3::bigint`
 
 // sqlReapBacklog counts the records that are due, up to $3, and returns when the oldest of them expired. Locks: nothing.
 // Waits for: nothing.

@@ -55,7 +55,6 @@ DECLARE
     -- The window: what expired from low to cutoff, oldest first, but for the first skip records, which others hold.
     low          timestamp with time zone := '-infinity';
     skip         bigint := 0;
-    strict_order boolean := false; -- whether records that expired at the same instant have an order; skip needs one
     size         bigint := batch_size; -- of the next batch
     held         bigint := 0; -- one of the next held records is held by another transaction; 0: nothing known of that
     lim          bigint;
@@ -123,7 +122,8 @@ BEGIN
         -- Statements and not set_config: Citus sends only those on to its workers.
         SET LOCAL citus.propagate_set_commands = 'local';
         SET LOCAL lock_timeout = '100ms';
-        -- One way for the planner: along the index on expires_at, as far as the LIMIT goes.
+        -- One way for the planner: along the index on expires_at, as far as the LIMIT goes. Records that expired at the
+        -- same instant come in one order then, which OFFSET needs.
         SET LOCAL plan_cache_mode = 'force_custom_plan';
         SET LOCAL enable_seqscan = off;
         SET LOCAL enable_bitmapscan = off;
@@ -134,9 +134,7 @@ BEGIN
             size := 1;
             SELECT k.expires_at INTO expired FROM idem.keys AS k
             WHERE k.expires_at OPERATOR(pg_catalog.>=) low AND k.expires_at OPERATOR(pg_catalog.<=) cutoff
-            ORDER BY k.expires_at, CASE WHEN strict_order THEN k.project END,
-                     CASE WHEN strict_order THEN k.endpoint END, CASE WHEN strict_order THEN k.key END
-            LIMIT 1 OFFSET skip;
+            ORDER BY k.expires_at LIMIT 1 OFFSET skip;
             more := FOUND;
             IF more THEN
                 IF expired OPERATOR(pg_catalog.>) low THEN
@@ -160,9 +158,7 @@ BEGIN
                 WITH due AS (
                     SELECT d.project, d.endpoint, d.key FROM idem.keys AS d
                     WHERE d.expires_at OPERATOR(pg_catalog.>=) low AND d.expires_at OPERATOR(pg_catalog.<=) cutoff
-                    ORDER BY d.expires_at, CASE WHEN strict_order THEN d.project END,
-                             CASE WHEN strict_order THEN d.endpoint END, CASE WHEN strict_order THEN d.key END
-                    LIMIT lim OFFSET skip)
+                    ORDER BY d.expires_at LIMIT lim OFFSET skip)
                 DELETE FROM idem.keys AS k USING due
                 WHERE k.project OPERATOR(pg_catalog.=) due.project
                   AND k.endpoint OPERATOR(pg_catalog.=) due.endpoint
@@ -175,7 +171,6 @@ BEGIN
             END LOOP;
         EXCEPTION WHEN lock_not_available OR deadlock_detected OR serialization_failure THEN
             held := lim;
-            strict_order := true;
             CONTINUE;
         END;
 
@@ -196,12 +191,9 @@ BEGIN
             -- Nothing left, or records that were due a moment ago and are not any more.
             SELECT k.expires_at INTO expired FROM idem.keys AS k
             WHERE k.expires_at OPERATOR(pg_catalog.>=) low AND k.expires_at OPERATOR(pg_catalog.<=) cutoff
-            ORDER BY k.expires_at, CASE WHEN strict_order THEN k.project END,
-                     CASE WHEN strict_order THEN k.endpoint END, CASE WHEN strict_order THEN k.key END
-            LIMIT 1 OFFSET skip;
+            ORDER BY k.expires_at LIMIT 1 OFFSET skip;
             more := FOUND;
             IF more AND n OPERATOR(pg_catalog.=) 0 THEN -- seen, and yet not deleted: it must not keep us busy
-                strict_order := true;
                 IF expired OPERATOR(pg_catalog.>) low THEN
                     low := expired;
                     skip := 0;
