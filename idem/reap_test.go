@@ -384,7 +384,7 @@ func TestReaper_case93_killedInTheMiddle(t *testing.T) {
 	holder, err := pool.Begin(t.Context())
 	noError(t, err)
 	defer holder.Rollback(context.WithoutCancel(t.Context()))
-	_, err = holder.Exec(t.Context(), `SELECT FROM idem.keys ORDER BY expires_at LIMIT 60 OFFSET 25 FOR UPDATE`)
+	_, err = holder.Exec(t.Context(), `SELECT FROM idem.keys WHERE key = ANY (ARRAY(SELECT key FROM idem.keys ORDER BY expires_at LIMIT 60 OFFSET 25)) FOR UPDATE`)
 	noError(t, err)
 
 	conn, err := pgx.Connect(t.Context(), pool.Config().ConnString())

@@ -220,8 +220,9 @@ BEGIN
     SET last_run_at = excluded.last_run_at, clock = excluded.clock, duration = excluded.duration,
         deleted = excluded.deleted, batches = excluded.batches, blocked = excluded.blocked, backlog = excluded.backlog,
         oldest_expired_at = excluded.oldest_expired_at;
-    RAISE NOTICE 'idem.reap: deleted % expired records in % batches; passed over % held ones; % expired ones left, the oldest of %',
-        n_deleted, n_batches, n_blocked, n_backlog, oldest;
+    RAISE NOTICE 'idem.reap: deleted % expired records in % batches; passed over % held ones; % expired ones left%',
+        n_deleted, n_batches, n_blocked, n_backlog,
+        CASE WHEN oldest IS NULL THEN '' ELSE pg_catalog.format(', the oldest since %s', oldest) END;
 END
 $reap$;
 -- +goose StatementEnd
