@@ -294,3 +294,34 @@ func TestRun_deferredUniqueConstraint(t *testing.T) {
 		nothing(t, pool, "k")
 	})
 }
+
+// brokenTracer panics where pgx is about to send a batch.
+type brokenTracer struct{}
+
+func (brokenTracer) TraceBatchStart(context.Context, *pgx.Conn, pgx.TraceBatchStartData) context.Context {
+	panic("tracer")
+}
+func (brokenTracer) TraceBatchQuery(context.Context, *pgx.Conn, pgx.TraceBatchQueryData) {}
+func (brokenTracer) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData)     {}
+func (brokenTracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+func (brokenTracer) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// A tracer that panics before BEGIN is sent: its panic surfaces, and the connection goes back to the pool.
+func TestRun_tracerPanics(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t, func(c *pgxpool.Config) { c.ConnConfig.Tracer = brokenTracer{} })
+	func() {
+		defer func() {
+			if r := recover(); r != "tracer" {
+				t.Errorf("recovered %v", r)
+			}
+		}()
+		var c counter
+		_, _ = idem.Run(t.Context(), pool, keyFor("k"), c.order("k"))
+	}()
+	if n := pool.Stat().AcquiredConns(); n != 0 {
+		t.Errorf("%d connections are still acquired", n)
+	}
+}

@@ -216,12 +216,12 @@ func (t *transaction) commit(ctx context.Context, row []any) error {
 
 // close rolls back what has not been committed. A connection that cannot roll back is closed, and so the server does.
 func (t *transaction) close(ctx context.Context) {
-	if !t.ended {
+	if !t.late {
+		defer t.pooled.Release()
+	}
+	if t.tx != nil && !t.ended { // nil: a tracer of the user's panicked before anything was sent
 		ctx, cancel := detached(ctx)
 		defer cancel()
 		_ = t.tx.Rollback(ctx)
-	}
-	if !t.late {
-		t.pooled.Release()
 	}
 }

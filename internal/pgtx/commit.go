@@ -29,7 +29,7 @@ var ErrLate = errors.New("no answer in time")
 // Nothing cancels a COMMIT once it is sent: on a dead context pgx asks the server to cancel, and a COMMIT that is cancelled
 // while it waits for a synchronous standby succeeds without that standby. So ctx is used for its values only, and when the
 // answer takes longer than limit, Commit returns and the connection waits on; late is called in another goroutine when
-// the answer has come or the connection has died.
+// the answer has come or the connection has died, which for a peer that vanished is when TCP keepalive gives up.
 func Commit(ctx context.Context, conn *pgx.Conn, last *Batch, commit string, limit time.Duration, late Releaser) error {
 	f := flights.Get().(*flight)
 	f.conn, f.last, f.commit = conn, last, commit
