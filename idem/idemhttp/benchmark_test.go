@@ -25,7 +25,7 @@ const benchBody = `{"amount":500,"currency":"EUR","account":"8e03978e-40d5-43e8-
 
 func benchRequest(b *testing.B, key string) *http.Request {
 	b.Helper()
-	r, err := http.NewRequestWithContext(b.Context(), "POST", "/charges", bytes.NewReader([]byte(benchBody)))
+	r, err := http.NewRequestWithContext(b.Context(), http.MethodPost, "/charges", bytes.NewReader([]byte(benchBody)))
 	noError(b, err)
 	r.RequestURI, r.Pattern = "/charges", "POST /charges"
 	r.Header = http.Header{idemhttp.HeaderKey: {key}, "Content-Type": {"application/json"}, "Accept": {"*/*"}, "User-Agent": {"benchmark"}}

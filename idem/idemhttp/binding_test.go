@@ -134,7 +134,7 @@ func TestHandler_case58_partsDoNotRunIntoEachOther(t *testing.T) {
 			noError(t, w.WriteField(fields[i], fields[i+1]))
 		}
 		noError(t, w.Close())
-		r := httptest.NewRequest("POST", "/", strings.NewReader(sb.String()))
+		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(sb.String()))
 		r.Header.Set("Content-Type", w.FormDataContentType())
 		r.Header.Set(idemhttp.HeaderKey, "k")
 		key, err := m.Check(r)
@@ -233,7 +233,7 @@ func TestHandler_case61_lyingLength(t *testing.T) {
 		"read away outside":  {0, 50, idemhttp.CodeMisconfigured, 500},
 		"smaller than it is": {50, 3, "", 201}, // harmless: what was read is what counts
 	} {
-		r := httptest.NewRequest("POST", "/charges", strings.NewReader(strings.Repeat("x", tt.body)))
+		r := httptest.NewRequest(http.MethodPost, "/charges", strings.NewReader(strings.Repeat("x", tt.body)))
 		r.ContentLength = tt.length
 		r.Header.Set(idemhttp.HeaderKey, "k")
 		w := httptest.NewRecorder()

@@ -19,7 +19,7 @@ func (m *Middleware) maxRequestBody() int64 {
 func (m *Middleware) readBody(w http.ResponseWriter, r *http.Request) (body []byte, code string, err error) {
 	limit := m.maxRequestBody()
 	if r.ContentLength > limit {
-		return nil, CodeRequestTooLarge, fmt.Errorf("Content-Length is %d", r.ContentLength)
+		return nil, CodeRequestTooLarge, fmt.Errorf("the Content-Length is %d", r.ContentLength)
 	}
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil, "", nil

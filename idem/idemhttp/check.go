@@ -61,14 +61,14 @@ func (m *Middleware) check(w http.ResponseWriter, r *http.Request) (key idem.Key
 	}
 
 	if m.Project == nil {
-		return refuse(CodeMisconfigured, "", errors.New("Project is nil: return the authenticated tenant, or say SingleProject where there is one only"))
+		return refuse(CodeMisconfigured, "", errors.New("the Project function is nil: return the authenticated tenant, or say SingleProject where there is one only"))
 	}
 	key = idem.Key{Project: m.Project(r), Endpoint: m.endpoint(r), Value: value}
 	switch {
 	case key.Project == "":
-		return refuse(CodeMisconfigured, "", errors.New("Project returned \"\": every request needs its tenant; authentication belongs outside this middleware"))
+		return refuse(CodeMisconfigured, "", errors.New("the Project function returned \"\": every request needs its tenant; authentication belongs outside this middleware"))
 	case key.Endpoint == "" && m.Endpoint != nil:
-		return refuse(CodeMisconfigured, "", errors.New("Endpoint returned \"\": every operation needs a name"))
+		return refuse(CodeMisconfigured, "", errors.New("the Endpoint function returned \"\": every operation needs a name"))
 	case key.Endpoint == "":
 		return refuse(CodeMisconfigured, "", errors.New("the request matched no pattern yet (r.Pattern is empty), as around a mux: wrap each route's handler, or set Endpoint"))
 	}

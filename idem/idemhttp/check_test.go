@@ -49,7 +49,7 @@ func TestMiddleware_check(t *testing.T) {
 			t.Errorf("%s: got %v", code, err)
 		}
 	}
-	if _, err := (&idemhttp.Middleware{}).Check(request("POST", "", idemhttp.HeaderKey, "k")); err == nil || !strings.Contains(err.Error(), "Project is nil") {
+	if _, err := (&idemhttp.Middleware{}).Check(request("POST", "", idemhttp.HeaderKey, "k")); err == nil || !strings.Contains(err.Error(), "Project function is nil") {
 		t.Errorf("no Project: %v", err)
 	}
 	m.Optional = true

@@ -48,7 +48,7 @@ func openPool() (*pgxpool.Pool, func()) {
 
 // post sends a request with a key to h and prints what came back.
 func post(h http.Handler, path, key, body string, fields ...string) {
-	r := httptest.NewRequest("POST", path, strings.NewReader(body))
+	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
 	if key != "" {
 		r.Header.Set(idemhttp.HeaderKey, key)
 	}

@@ -259,13 +259,13 @@ func ExampleMiddleware_Validate() {
 	m := &idemhttp.Middleware{Pool: pool}
 	fmt.Println(m.Validate())
 	// Output:
-	// idemhttp: misconfigured: Project is nil: return the authenticated tenant, or say SingleProject where there is one only
+	// idemhttp: misconfigured: the Project function is nil: return the authenticated tenant, or say SingleProject where there is one only
 }
 
 // A problem tells the client what to do, in a form that it can decide by.
 func ExampleProblem() {
 	m := &idemhttp.Middleware{Project: idemhttp.SingleProject("shop")}
-	_, err := m.Check(httptest.NewRequest("POST", "/charges", nil))
+	_, err := m.Check(httptest.NewRequest(http.MethodPost, "/charges", nil))
 	p, _ := errors.AsType[idemhttp.Problem](err)
 	fmt.Println(p.Status, p.Code, "retryable:", p.Retryable)
 	fmt.Println(p.Detail)

@@ -35,7 +35,7 @@ func TestHandle(t *testing.T) {
 	b := newBench(t)
 	b.handle("POST /charges", func(_ context.Context, _ pgx.Tx, w http.ResponseWriter, r *http.Request) error {
 		body, err := io.ReadAll(r.Body)
-		w.WriteHeader(201)
+		w.WriteHeader(http.StatusCreated)
 		_, _ = fmt.Fprintf(w, "run %d: %s", b.runs.Load(), body)
 		return err
 	})
@@ -98,7 +98,7 @@ func TestHandle_runsAgainAfterSerializationFailure(t *testing.T) {
 	b.handle("POST /once", func(_ context.Context, _ pgx.Tx, w http.ResponseWriter, r *http.Request) error {
 		body, _ := io.ReadAll(r.Body)
 		w.Header().Add("X-Runs", "1")
-		_, _ = io.WriteString(w, string(body))
+		_, _ = w.Write(body)
 		if b.runs.Load() < 3 {
 			return fmt.Errorf("wrapped: %w", &pgconn.PgError{Code: "40001"})
 		}
@@ -208,7 +208,7 @@ func TestHandle_case22_panic(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.handle("POST /charges", func(_ context.Context, _ pgx.Tx, w http.ResponseWriter, _ *http.Request) error {
-		w.WriteHeader(201)
+		w.WriteHeader(http.StatusCreated)
 		if b.runs.Load() == 1 {
 			panic(http.ErrAbortHandler)
 		}

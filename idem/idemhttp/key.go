@@ -1,6 +1,7 @@
 package idemhttp
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -80,21 +81,9 @@ func errByte(c byte, offset int) error {
 
 // isUUID reports whether s has the form of a UUID (RFC 9562, section 4), of any version.
 func isUUID(s string) bool {
-	if len(s) != 36 {
+	if len(s) != 36 || s[8] != '-' || s[13] != '-' || s[18] != '-' || s[23] != '-' {
 		return false
 	}
-	for i := range len(s) {
-		c := s[i]
-		switch i {
-		case 8, 13, 18, 23:
-			if c != '-' {
-				return false
-			}
-		default:
-			if !('0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F') {
-				return false
-			}
-		}
-	}
-	return true
+	_, err := hex.DecodeString(s[:8] + s[9:13] + s[14:18] + s[19:23] + s[24:])
+	return err == nil
 }

@@ -114,7 +114,8 @@ func TestHandler_case66_rawBytes(t *testing.T) {
 		noError(t, err)
 		_, err = io.Copy(io.Discard, res.Body)
 		noError(t, err)
-		if res.StatusCode != 400 {
+		res.Body.Close()
+		if res.StatusCode != http.StatusBadRequest {
 			t.Errorf("key %q: status %d", field, res.StatusCode)
 		}
 		conn.Close()

@@ -125,21 +125,21 @@ func (m *Middleware) Validate() error {
 	case m == nil:
 		wrong = errors.New("the Middleware is nil")
 	case m.Pool == nil:
-		wrong = errors.New("Pool is nil: set the *pgxpool.Pool that holds idem.keys and the handler's tables")
+		wrong = errors.New("the Pool is nil: set the *pgxpool.Pool that holds idem.keys and the handler's tables")
 	case m.Project == nil:
-		wrong = errors.New("Project is nil: return the authenticated tenant, or say SingleProject where there is one only")
+		wrong = errors.New("the Project function is nil: return the authenticated tenant, or say SingleProject where there is one only")
 	case m.TTL < 0:
-		wrong = fmt.Errorf("TTL is %v: it must be above 0, or 0 for 24 hours", m.TTL)
+		wrong = fmt.Errorf("the TTL is %v: it must be above 0, or 0 for 24 hours", m.TTL)
 	case m.MinLength < 0 || m.MinLength > maxKey:
-		wrong = fmt.Errorf("MinLength is %d: it must be between 0 and %d", m.MinLength, maxKey)
+		wrong = fmt.Errorf("the MinLength is %d: it must be between 0 and %d", m.MinLength, maxKey)
 	case m.MaxRequestBody < 0:
-		wrong = fmt.Errorf("MaxRequestBody is %d: it must be above 0, or 0 for 1 MiB", m.MaxRequestBody)
+		wrong = fmt.Errorf("the MaxRequestBody is %d: it must be above 0, or 0 for 1 MiB", m.MaxRequestBody)
 	case m.MaxResponseBody < 0 || m.MaxResponseBody > mostBody:
-		wrong = fmt.Errorf("MaxResponseBody is %d: it must be between 1 and %d, or 0 for 1 MiB", m.MaxResponseBody, mostBody)
+		wrong = fmt.Errorf("the MaxResponseBody is %d: it must be between 1 and %d, or 0 for 1 MiB", m.MaxResponseBody, mostBody)
 	default:
 		for _, name := range m.HeaderNames {
 			if name == "" {
-				wrong = errors.New("HeaderNames has an empty name")
+				wrong = errors.New("an empty name in HeaderNames")
 			}
 		}
 	}

@@ -72,11 +72,11 @@ func TestHandler_case75_nextCallRuns(t *testing.T) {
 	b.protect("POST /charges", b.charge(func(w http.ResponseWriter, r *http.Request) {
 		switch b.runs.Load() {
 		case 1:
-			http.Error(w, "first", 500)
+			http.Error(w, "first", http.StatusInternalServerError)
 		case 2:
-			http.Error(w, "second", 503)
+			http.Error(w, "second", http.StatusServiceUnavailable)
 		default:
-			w.WriteHeader(201)
+			w.WriteHeader(http.StatusCreated)
 		}
 	}))
 	for i, status := range []int{500, 503, 201, 201} {
@@ -115,7 +115,7 @@ func TestHandler_case36_handlerEndsTheTransaction(t *testing.T) {
 		if _, err := idemhttp.Tx(r.Context()).Conn().Exec(r.Context(), "COMMIT"); err != nil {
 			t.Error(err)
 		}
-		w.WriteHeader(201)
+		w.WriteHeader(http.StatusCreated)
 	}))
 	got := b.post("/charges", "k", "")
 	got.is(t, idemhttp.CodeHandlerFailed, 500)
@@ -134,7 +134,7 @@ func TestHandler_deferredConstraint(t *testing.T) {
 	noError(t, err)
 	b.handle("POST /slots", func(ctx context.Context, tx pgx.Tx, w http.ResponseWriter, _ *http.Request) error {
 		_, err := tx.Exec(ctx, "INSERT INTO public.slots VALUES (1), (1)")
-		w.WriteHeader(201)
+		w.WriteHeader(http.StatusCreated)
 		return err
 	})
 	got := b.post("/slots", "k", "")
@@ -274,7 +274,7 @@ func TestMiddleware_poolWaitLeavesTheHandlerItsTime(t *testing.T) {
 			t.Error("the handler's context has ended")
 		case <-time.After(2500 * time.Millisecond):
 		}
-		w.WriteHeader(201)
+		w.WriteHeader(http.StatusCreated)
 	}))
 	if got := b.post("/charges", "k", ""); got.status != 201 {
 		t.Errorf("got %+v", got)
@@ -299,9 +299,9 @@ func TestMiddleware_misconfigured(t *testing.T) {
 		"MaxRequestBody":   {func(m *idemhttp.Middleware) { m.MaxRequestBody = -1 }, false, "MaxRequestBody is -1"},
 		"MinLength":        {func(m *idemhttp.Middleware) { m.MinLength = 256 }, false, "MinLength is 256"},
 		"header name":      {func(m *idemhttp.Middleware) { m.HeaderNames = []string{""} }, false, "empty name"},
-		"empty project":    {func(m *idemhttp.Middleware) { m.Project = idemhttp.SingleProject("") }, true, "Project returned"},
+		"empty project":    {func(m *idemhttp.Middleware) { m.Project = idemhttp.SingleProject("") }, true, "Project function returned"},
 		"project with NUL": {func(m *idemhttp.Middleware) { m.Project = idemhttp.SingleProject("a\x00") }, true, "NUL"},
-		"empty endpoint":   {func(m *idemhttp.Middleware) { m.Endpoint = func(*http.Request) string { return "" } }, true, "Endpoint returned"},
+		"empty endpoint":   {func(m *idemhttp.Middleware) { m.Endpoint = func(*http.Request) string { return "" } }, true, "Endpoint function returned"},
 		"endpoint too long": {func(m *idemhttp.Middleware) {
 			m.Endpoint = func(*http.Request) string { return strings.Repeat("x", 513) }
 		}, true, "513 bytes"},
@@ -317,7 +317,7 @@ func TestMiddleware_misconfigured(t *testing.T) {
 		}
 		path := "/" + strings.ReplaceAll(name, " ", "-")
 		b.mux.Handle(path, m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.Method != "GET" {
+			if r.Method != http.MethodGet {
 				t.Errorf("%s: the handler ran", name)
 			}
 		})))

@@ -27,7 +27,7 @@ const (
 
 // Problem is an answer of this package in place of the handler's, in the form of RFC 9457. It says nothing of the first
 // request with the key.
-type Problem struct {
+type Problem struct { //nolint:errname // an answer, which is also an error
 	Type     string `json:"type"`     // URI of the kind of problem; see Middleware.ProblemType
 	Title    string `json:"title"`    // the same for all problems with one Code
 	Status   int    `json:"status"`   // HTTP status; see Middleware.StatusFor

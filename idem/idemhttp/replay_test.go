@@ -50,20 +50,25 @@ func TestHandler_case1_case2_case3_case69_replays(t *testing.T) {
 func TestHandler_case6_emptyResponses(t *testing.T) {
 	t.Parallel()
 	tests := map[string]http.HandlerFunc{
-		"204":          func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) },
-		"204 and body": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204); _, _ = w.Write([]byte("dropped")) },
-		"200":          func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(200) },
-		"201 no bytes": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(201); _, _ = w.Write(nil) },
-		"304":          func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("ETag", `"v"`); w.WriteHeader(304) },
+		"204": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) },
+		"204 and body": func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(http.StatusNoContent)
+			_, _ = w.Write([]byte("dropped"))
+		},
+		"200":          func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) },
+		"201 no bytes": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusCreated); _, _ = w.Write(nil) },
+		"304": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("ETag", `"v"`)
+			w.WriteHeader(http.StatusNotModified)
+		},
 	}
 	b := newBench(t)
 	for name, h := range tests {
 		t.Run(name, func(t *testing.T) {
 			path := "/" + strings.ReplaceAll(name, " ", "-")
 			b.protect("POST "+path, h)
-			bare := reply{}
 			b.mux.HandleFunc("PUT "+path, h)
-			bare = b.send(b.request("PUT", path, ""))
+			bare := b.send(b.request("PUT", path, ""))
 			first := b.post(path, "k", "")
 			same(t, first, b.post(path, "k", ""))
 			if first.body != "" || first.header.Get("Content-Type") != "" {
@@ -176,7 +181,7 @@ func TestHandler_case16_case62_requestBelongsToHandler(t *testing.T) {
 		r.Header.Set("Content-Type", "changed/type")
 		r.Header.Set(idemhttp.HeaderKey, "changed")
 		clear(body)
-		w.WriteHeader(201)
+		w.WriteHeader(http.StatusCreated)
 	}))
 	first := b.post("/charges/7", "k", big)
 	if outerSaw.Get(idemhttp.HeaderKey) != "k" {
@@ -211,7 +216,7 @@ func TestHandler_case22_panicSurfaces(t *testing.T) {
 	}
 	var value any
 	b.protect("POST /charges", b.charge(func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(201)
+		w.WriteHeader(http.StatusCreated)
 		if value != nil {
 			panic(value)
 		}
@@ -242,7 +247,7 @@ func TestHandler_case38_oneRunForAllAtOnce(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		w.WriteHeader(201)
+		w.WriteHeader(http.StatusCreated)
 		_, _ = io.WriteString(w, "run "+strconv.FormatInt(b.runs.Load(), 10))
 	}))
 	replies := make([]reply, 30)
@@ -280,7 +285,7 @@ func (b *bench) held(path, key, body string) (release func() reply) {
 	b.protect("POST "+path, b.charge(func(w http.ResponseWriter, _ *http.Request) {
 		close(started)
 		<-end
-		w.WriteHeader(201)
+		w.WriteHeader(http.StatusCreated)
 		_, _ = io.WriteString(w, "held")
 	}))
 	req := b.request("POST", path, body, idemhttp.HeaderKey, key)
@@ -378,10 +383,10 @@ func TestHandler_runsAgainWithTheSameRequest(t *testing.T) {
 			if err == nil {
 				t.Error("the connection is still there")
 			}
-			http.Error(w, "database error", 500)
+			http.Error(w, "database error", http.StatusInternalServerError)
 			return
 		}
-		w.WriteHeader(201)
+		w.WriteHeader(http.StatusCreated)
 	}))
 	got := b.post("/charges", "k", "body")
 	if got.status != 201 || got.header.Get("X-Run") != "2" || got.header.Get("X-Outer") != "changed" || got.body != "" {
@@ -404,7 +409,7 @@ func TestHandler_case23_clientGoneInHandler(t *testing.T) {
 	b.protect("POST /charges", b.charge(func(w http.ResponseWriter, r *http.Request) {
 		close(started)
 		<-r.Context().Done()
-		w.WriteHeader(201) // it did not look
+		w.WriteHeader(http.StatusCreated) // it did not look
 	}))
 	ctx, cancel := context.WithCancel(t.Context())
 	req := b.request("POST", "/charges", "body", idemhttp.HeaderKey, "k").WithContext(ctx)
@@ -473,7 +478,7 @@ func TestTx(t *testing.T) {
 		if r.Context().Value(contextKey{}) != "outer" {
 			t.Error("the context has lost a value from outside")
 		}
-		w.WriteHeader(201)
+		w.WriteHeader(http.StatusCreated)
 	}))
 	if got := b.post("/charges", "k", ""); got.status != 201 {
 		t.Errorf("got %+v", got)

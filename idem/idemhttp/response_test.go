@@ -40,7 +40,7 @@ func TestHandler_case70_whatIsKept(t *testing.T) {
 		h.Set("Content-Type", "text/special")
 		h.Set("Content-Language", "tlh")
 		h.Set("Content-Disposition", "inline")
-		w.WriteHeader(201)
+		w.WriteHeader(http.StatusCreated)
 		h.Set("X-Kept", "too late")
 	}))
 	first := b.post("/charges", "k", "")
@@ -148,7 +148,7 @@ func TestHandler_case72_multiValueHeaders(t *testing.T) {
 			w.Header().Add("Link", v)
 		}
 		w.Header()["X-Many"] = many
-		w.WriteHeader(200)
+		w.WriteHeader(http.StatusOK)
 	}))
 	first := b.post("/charges", "k", "")
 	again := b.post("/charges", "k", "")
@@ -227,7 +227,7 @@ func TestHandler_headersFromOutside(t *testing.T) {
 		}
 		w.Header().Add("Link", "</inner>; rel=inner")
 		w.Header().Del("Content-Disposition")
-		w.WriteHeader(201)
+		w.WriteHeader(http.StatusCreated)
 	}))
 	for i, r := range []reply{b.post("/charges", "k", ""), b.post("/charges", "k", ""), b.post("/charges", "k", "x")} {
 		id, cookie := fmt.Sprint("request ", i+1), fmt.Sprint("session=", i+1)
@@ -266,8 +266,8 @@ func TestHandler_contentTypeAsNetHTTPGuesses(t *testing.T) {
 			w.Header().Set("Content-Length", "3") // wrong, and not the handler's to say
 			_, _ = io.WriteString(w, strings.Repeat("long ", 1000))
 		},
-		func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "gone", 410) },
-		func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", 303) },
+		func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "gone", http.StatusGone) },
+		func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusSeeOther) },
 	} {
 		path := fmt.Sprint("/", i)
 		b.protect("POST "+path, h)
@@ -323,15 +323,15 @@ func TestRecorder_rules(t *testing.T) {
 	b := newBench(t)
 	b.protect("POST /twice", func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusEarlyHints) // informational: nothing leaves before COMMIT
-		w.WriteHeader(201)
-		w.WriteHeader(500)
+		w.WriteHeader(http.StatusCreated)
+		w.WriteHeader(http.StatusInternalServerError)
 		n, err := io.WriteString(w, "body")
 		if n != 4 || err != nil {
 			t.Errorf("wrote %d, %v", n, err)
 		}
 	})
 	b.protect("POST /nobody", func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(204)
+		w.WriteHeader(http.StatusNoContent)
 		if _, err := w.Write([]byte("x")); !errors.Is(err, http.ErrBodyNotAllowed) {
 			t.Errorf("writing a body to 204: %v", err)
 		}
@@ -409,7 +409,7 @@ func TestHandler_case79_streaming(t *testing.T) {
 		if _, _, err := http.NewResponseController(w).Hijack(); !errors.Is(err, http.ErrNotSupported) {
 			t.Errorf("Hijack: %v", err)
 		} else {
-			http.Error(w, "cannot hijack", 500)
+			http.Error(w, "cannot hijack", http.StatusInternalServerError)
 		}
 	}))
 	if got := b.post("/hijack", "k", ""); got.status != 500 || got.body != "cannot hijack\n" {
@@ -426,7 +426,7 @@ func TestHandler_case28_case29_responseLimit(t *testing.T) {
 	size := 1001
 	var err error
 	b.protect("POST /charges", b.charge(func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(201)
+		w.WriteHeader(http.StatusCreated)
 		_, _ = w.Write(make([]byte, 500))
 		_, err = w.Write(make([]byte, size-500))
 	}))

@@ -143,14 +143,15 @@ type try struct {
 
 // try runs the handler once and decides what becomes of its response.
 func (s *server) try(ctx context.Context, tx pgx.Tx, key idem.Key, t *try, r *http.Request, body []byte) (idem.Response, error) {
-	req := r.Clone(withOperation(ctx, tx, key)) // nothing that it changes is there on the next try
+	ctx = withOperation(ctx, tx, key)
+	req := r.Clone(ctx) // nothing that it changes is there on the next try
 	setBody(req, body)
 	defer func() {
 		if f := req.MultipartForm; f != nil && f != r.MultipartForm {
 			_ = f.RemoveAll() // net/http does that for its own request only
 		}
 	}()
-	if t.err = s.fn(req.Context(), tx, t.recorder, req); t.err != nil {
+	if t.err = s.fn(ctx, tx, t.recorder, req); t.err != nil {
 		return idem.Response{}, &handlerError{t.err}
 	}
 	return s.outcome(t.recorder)
