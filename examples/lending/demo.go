@@ -21,7 +21,7 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) (err 
 	f.SetOutput(stderr)
 	operations := f.Int("operations", 2000, "how many operations, each of them sent 1 to 5 times")
 	seed := f.Uint64("seed", 0, "what the operations are and how they are sent; 0 picks one, and prints it")
-	limit := f.Duration("duration", 45*time.Second, "begin no more operations after this time; 0 means no limit")
+	limit := f.Duration("duration", 40*time.Second, "begin no more operations after this time; 0 means no limit")
 	url := f.String("database-url", "", "work in this database, and leave the rows in it (defaults to a new one: private, in Docker, or on the server\nthat IDEM_DATABASE_URL names)")
 	quiet := f.Bool("quiet", false, "print the last lines only")
 	keep := f.Bool("keep", false, "keep the database afterwards, and say how to reach it")
@@ -34,17 +34,25 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) (err 
 		return errUsage
 	}
 	for *seed == 0 {
-		*seed = uint64(rand.Uint32N(1_000_000)) //nolint:gosec // not a secret
+		*seed = uint64(rand.Uint32N(1_000_000))
 	}
 
+	terminal := isTerminal(stdout)
+	show, end := demo.ProgressLine(stdout, terminal)
+	if *quiet {
+		show, end = nil, func() {}
+	} else if terminal {
+		fmt.Fprint(stdout, "starting PostgreSQL …") // the first progress overwrites it
+	}
 	db, err := database.Open(ctx, *url)
 	if err != nil {
+		end()
 		return err
 	}
 	defer func() {
 		hint, closeErr := db.Close(*keep)
 		if hint != "" {
-			fmt.Fprintln(stdout, "\nThe database is kept:", hint)
+			fmt.Fprintf(stdout, "\nThe database %s is kept: %s\n", database.Name, hint)
 		}
 		err = errors.Join(err, closeErr)
 	}()
@@ -56,11 +64,7 @@ func runDemo(ctx context.Context, args []string, stdout, stderr io.Writer) (err 
 		Seed:        *seed,
 		Limit:       *limit,
 		WithoutIdem: *without,
-	}
-	terminal := isTerminal(stdout)
-	end := func() {}
-	if !*quiet {
-		o.Progress, end = demo.ProgressLine(stdout, terminal)
+		Progress:    show,
 	}
 	result, err := demo.Run(ctx, o)
 	end()

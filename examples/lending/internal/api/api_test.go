@@ -339,7 +339,7 @@ func TestBodyThatIsNoJSON(t *testing.T) {
 		"empty":         {"", 415},
 		"not JSON":      {"reference=r-1", 400},
 		"a list":        {"[]", 400},
-		"unknown field": {`{"refrence":"r-1"}`, 400},
+		"unknown field": {`{"colour":"red"}`, 400},
 		"wrong type":    {`{"reference":1}`, 400},
 		"two values":    {good.body + good.body, 400},
 		"too large":     {`{"reference":"` + strings.Repeat("x", 70_000) + `"}`, 413},

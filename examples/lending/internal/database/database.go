@@ -10,6 +10,9 @@ import (
 	"github.com/pgidem/pgidem/internal/localpg"
 )
 
+// Name is the name of a database that Open creates (on IDEM_DATABASE_URL with a prefix of its own).
+const Name = "lending"
+
 // Database is a database to work in.
 type Database struct {
 	// URL is where it is.
@@ -37,7 +40,7 @@ func Open(ctx context.Context, url string) (*Database, error) {
 		return nil, err
 	}
 	d := &Database{server: server, Origin: origins[server.Source()], Version: server.Version()}
-	if d.URL, err = server.CreateDatabase(ctx, "lending", ""); err != nil {
+	if d.URL, err = server.CreateDatabase(ctx, Name, ""); err != nil {
 		_, _ = d.Close(false) // err says more
 		return nil, err
 	}
@@ -70,7 +73,7 @@ func (d *Database) Close(keep bool) (hint string, err error) {
 		return "", nil
 	}
 	if keep {
-		d.server.Keep("lending")
+		d.server.Keep(Name)
 	}
 	return d.server.StopHint()
 }

@@ -99,7 +99,7 @@ func partners(ctx context.Context, url string, slots int) ([]database.Project, e
 	if err := idem.Check(ctx, pool); err != nil {
 		return nil, err
 	}
-	suffix := rand.Uint32() //nolint:gosec // a name, not a secret
+	suffix := rand.Uint32()
 	var all []database.Project
 	for _, name := range []string{"north", "harbour", "meadow"} {
 		p, err := database.CreateProject(ctx, pool, fmt.Sprintf("%s-%08x", name, suffix), database.Terms{
@@ -172,6 +172,10 @@ func (d *run) count(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
+	return d.countOn(ctx, conn)
+}
+
+func (d *run) countOn(ctx context.Context, conn *pgx.Conn) (*Result, error) {
 	r := &Result{
 		Protected: !d.WithoutIdem, Database: d.Database, Seed: d.Seed, Planned: d.Operations, Projects: d.projects, Elapsed: d.elapsed,
 	}

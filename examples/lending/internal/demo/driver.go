@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	atOnce   = 24 // operations
-	maxTries = 40 // of one send
+	atOnce   = 24               // operations
+	patience = 15 * time.Second // of a client that retries
 )
 
 // driver sends the operations and keeps what came back.
@@ -112,21 +112,24 @@ func (d *driver) deliver(ctx context.Context, h *history, s send) error {
 	if err := pause(ctx, s.after); err != nil {
 		return err
 	}
+	patient, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	c := d.clients[h.op.project][s.client]
-	var last string
-	for try := range maxTries {
+	last := "none came"
+	for try := 0; ; try++ {
 		d.requests.Add(1)
-		a, err := c.send(ctx, d.servers[s.replica], h.op, s)
+		a, err := c.send(patient, d.servers[s.replica], h.op, s)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		wait := time.Duration(try) * time.Millisecond
 		switch {
 		case errors.Is(err, errCut):
-			last = err.Error()
 		case err != nil:
-			last = err.Error()
 			wait += 20 * time.Millisecond
+			if patient.Err() == nil {
+				last = err.Error()
+			}
 		case a.status >= 500 || a.status == http.StatusTooManyRequests || a.code == "idempotency_key_in_progress":
 			last = fmt.Sprintf("%d %s", a.status, a.body)
 			wait += a.retryAfter
@@ -138,14 +141,14 @@ func (d *driver) deliver(ctx context.Context, h *history, s send) error {
 		// The next try is an ordinary one, at the other server.
 		s.cut, s.fault.panic = cutNone, false
 		s.replica = (s.replica + 1) % len(d.servers)
-		if err := pause(ctx, wait); err != nil {
-			return err
+		if pause(patient, min(wait, time.Second)) != nil {
+			break
 		}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.lost = fmt.Errorf("no answer in %d tries, the last: %s", maxTries, last)
-	return nil
+	h.lost = fmt.Errorf("no answer in %v; the last: %s", patience, last)
+	return ctx.Err()
 }
 
 // note keeps what became of one request.

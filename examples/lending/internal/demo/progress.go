@@ -11,14 +11,12 @@ import (
 // changes, elsewhere a new line now and then.
 func ProgressLine(w io.Writer, terminal bool) (show func(Progress), end func()) {
 	var last time.Duration
-	shown := false
 	show = func(p Progress) {
 		line := english.Sprintf("%d of %d operations, %d requests, %d replays, %.1f s", p.Operations, p.Of, p.Requests, p.Replayed, p.Elapsed.Seconds())
 		if terminal {
-			const width = 24
+			const width = 12 // the whole line fits into 80 columns
 			filled := width * p.Operations / max(p.Of, 1)
 			fmt.Fprintf(w, "\r\x1b[K%s%s  %s", strings.Repeat("━", filled), strings.Repeat("╌", width-filled), line)
-			shown = true
 			return
 		}
 		if p.Elapsed-last >= 3*time.Second {
@@ -27,7 +25,7 @@ func ProgressLine(w io.Writer, terminal bool) (show func(Progress), end func()) 
 		}
 	}
 	end = func() {
-		if shown {
+		if terminal {
 			fmt.Fprint(w, "\r\x1b[K")
 		}
 	}
