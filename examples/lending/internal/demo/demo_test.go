@@ -141,7 +141,11 @@ func TestChecksSeeWhatIsBroken(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer tx.Rollback(context.WithoutCancel(t.Context()))
+			defer func() {
+				if err := tx.Rollback(context.WithoutCancel(t.Context())); err != nil {
+					t.Error(err)
+				}
+			}()
 			if c.sql != "" {
 				tag, err := tx.Exec(t.Context(), c.sql)
 				if err != nil || tag.RowsAffected() == 0 {
