@@ -59,6 +59,8 @@ func Commit(ctx context.Context, conn *pgx.Conn, last *Batch, commit string, lim
 	return &CommitError{Err: ErrLate, Late: true}
 }
 
+var errNoReturn = &CommitError{Err: errors.New("the goroutine that waits for the answer was ended")}
+
 // Releaser is what a late COMMIT keeps from being released, such as a *pgxpool.Conn.
 type Releaser interface{ Release() }
 
@@ -86,6 +88,7 @@ var flights = sync.Pool{New: func() any {
 			f.panicked = recover() // a tracer's: it belongs to the caller
 			f.ended <- true
 		}()
+		f.err = errNoReturn // should a tracer end this goroutine
 		f.err = f.commitNow()
 	}
 	return f

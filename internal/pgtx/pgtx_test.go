@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -230,6 +231,31 @@ func TestCommit_panic(t *testing.T) {
 	}()
 	_ = pgtx.Commit(t.Context(), conn, nil, "commit", time.Minute, never(t))
 	t.Error("no panic")
+}
+
+type exitTracer struct{ panicTracer }
+
+func (exitTracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, d pgx.TraceQueryStartData) context.Context {
+	if d.SQL == "commit" {
+		runtime.Goexit()
+	}
+	return ctx
+}
+
+// A tracer that ends its goroutine, as a test's FailNow does, leaves an outcome that is unknown and not a success.
+func TestCommit_goexit(t *testing.T) {
+	t.Parallel()
+	cfg, err := pgx.ParseConfig(pgtest.New(t))
+	noError(t, err)
+	cfg.Tracer = exitTracer{}
+	conn, err := pgx.ConnectConfig(t.Context(), cfg)
+	noError(t, err)
+	defer conn.Close(context.Background())
+	_, err = conn.Begin(t.Context())
+	noError(t, err)
+	if _, ok := pgtx.Commit(t.Context(), conn, nil, "commit", time.Minute, never(t)).(*pgtx.CommitError); !ok {
+		t.Error("Commit answers as if it had happened")
+	}
 }
 
 // hold holds back what the server sends while it is on.
