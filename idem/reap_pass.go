@@ -113,14 +113,10 @@ func (p *pass) judge(ctx context.Context, tx pgx.Tx, now time.Time) (ok bool, er
 
 func utc(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// count counts what is left. What was passed over may lie before the window.
+// count counts what is left, from the beginning: what was passed over lies before the window.
 func (p *pass) count(ctx context.Context, tx pgx.Tx) error {
-	from := p.floor
-	if p.passed > 0 {
-		from = time.Time{}
-	}
 	var oldest *time.Time
-	err := tx.QueryRow(ctx, sqlReapBacklog, from, p.cutoff, mostBacklog).Scan(&p.res.Backlog, &oldest)
+	err := tx.QueryRow(ctx, sqlReapBacklog, time.Time{}, p.cutoff, mostBacklog).Scan(&p.res.Backlog, &oldest)
 	if oldest != nil {
 		p.res.OldestExpired = oldest.UTC()
 	}

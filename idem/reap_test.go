@@ -409,6 +409,21 @@ func TestReaper_case93_killedInTheMiddle(t *testing.T) {
 	}
 }
 
+// Records that can be seen and not be deleted, for a trigger or a policy, do not keep the reaper busy.
+func TestReaper_undeletable(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t)
+	seed(t, pool, "dead", 20, -time.Hour)
+	_, err := pool.Exec(t.Context(), `
+		CREATE FUNCTION public.no() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+		CREATE TRIGGER no BEFORE DELETE ON idem.keys FOR EACH ROW WHEN (old.key < 'dead2') EXECUTE FUNCTION public.no()`)
+	noError(t, err)
+	res := reap(t, idem.Reaper{DB: pool, BatchSize: 5, MaxDuration: time.Minute})
+	if res.Deleted != 8 || res.Blocked == 0 || res.Backlog != 12 {
+		t.Errorf("%+v", res)
+	}
+}
+
 // A context that ends lets the running batch end, and the pass reports what it did.
 func TestReaper_contextEnds(t *testing.T) {
 	t.Parallel()

@@ -206,12 +206,9 @@ BEGIN
 
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
-    IF n_blocked OPERATOR(pg_catalog.>) 0 THEN
-        low := '-infinity'; -- what was passed over may lie before the window
-    END IF;
     SELECT pg_catalog.count(*), pg_catalog.min(late.expires_at) INTO n_backlog, oldest
     FROM (SELECT k.expires_at FROM idem.keys AS k
-          WHERE k.expires_at OPERATOR(pg_catalog.>=) low AND k.expires_at OPERATOR(pg_catalog.<=) cutoff
+          WHERE k.expires_at OPERATOR(pg_catalog.<=) cutoff -- from the beginning: what was passed over lies before the window
           ORDER BY k.expires_at LIMIT 100000) AS late;
     INSERT INTO idem.reaper (last_run_at, clock, duration, deleted, batches, blocked, backlog, oldest_expired_at)
     VALUES (began, the_clock, pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) began, n_deleted, n_batches, n_blocked,
