@@ -113,6 +113,31 @@ func TestDo_case37_callerCommitsAfterAFailure(t *testing.T) {
 	})
 }
 
+// A query that fn has left open can be read to its end after Do has failed. The transaction does not come back to life then.
+func TestDo_case37_rowsLeftOpenAreClosedLater(t *testing.T) {
+	inAllModes(t, func(t *testing.T, pool *pgxpool.Pool) {
+		for _, opts := range [][]idem.Option{nil, {idem.WithSavepoint()}} {
+			for _, returned := range []error{nil, errOutOfStock} {
+				tx := begin(t, pool)
+				var rows pgx.Rows
+				_, err := idem.Do(t.Context(), tx, keyFor("k"), func(ctx context.Context, tx pgx.Tx) (r idem.Response, err error) {
+					noError(t, insertOrder(ctx, tx, "k"))
+					rows, err = tx.Query(ctx, `SELECT pg_catalog.generate_series(1, 10)`)
+					return r, errors.Join(returned, err)
+				}, append(opts, idem.WithWait(untilDone))...)
+				if err == nil {
+					t.Error("no error")
+				}
+				rows.Close()
+				if err := tx.Commit(t.Context()); err == nil {
+					t.Error("COMMIT after a failed Do succeeds")
+				}
+				nothing(t, pool, "k")
+			}
+		}
+	})
+}
+
 // recordedByAnother stands for a call on an engine where advisory locks exclude nobody: it commits a record of the key
 // "k" from another connection.
 func recordedByAnother(ctx context.Context, tx pgx.Tx) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -130,6 +131,44 @@ func TestNested_errorsOfTheInnerKey(t *testing.T) {
 				t.Errorf("%d calls of fn, events %+v", calls, seen)
 			}
 		}
+	})
+}
+
+// Where fn drops the context that it was given nobody can see that the call is nested. It cannot run then either: the key is
+// in progress, and after the wait it says so.
+func TestNested_withoutTheContext(t *testing.T) {
+	inAllModes(t, func(t *testing.T, pool *pgxpool.Pool) {
+		_, err := idem.Run(t.Context(), pool, keyFor("k"), func(ctx context.Context, tx pgx.Tx) (idem.Response, error) {
+			_, err := idem.Run(t.Context(), pool, keyFor("k"), never(t), idem.WithWait(0))
+			want(t, err, idem.ErrInProgress)
+			return idem.Response{}, insertOrder(ctx, tx, "k")
+		})
+		noError(t, err)
+		one(t, pool, "k")
+	})
+}
+
+// The context of fn is the caller's in everything else.
+func TestFunc_context(t *testing.T) {
+	both(t, func(t *testing.T, pool *pgxpool.Pool, call caller) {
+		type ctxKey struct{}
+		ctx, cancel := context.WithTimeout(context.WithValue(t.Context(), ctxKey{}, "value"), time.Hour)
+		defer cancel()
+		deadline, _ := ctx.Deadline()
+		var kept context.Context
+		_, err := call(ctx, pool, keyFor("k"), func(ctx context.Context, tx pgx.Tx) (idem.Response, error) {
+			kept = ctx
+			if got, ok := ctx.Deadline(); !ok || !got.Equal(deadline) || ctx.Value(ctxKey{}) != "value" || ctx.Err() != nil {
+				t.Errorf("fn's context has deadline %v, value %v, error %v", got, ctx.Value(ctxKey{}), ctx.Err())
+			}
+			return idem.Response{}, nil
+		})
+		noError(t, err)
+		child, stop := context.WithCancel(kept) // it may be kept, such as by what fn has started
+		defer stop()
+		cancel()
+		<-child.Done()
+		want(t, kept.Err(), context.Canceled)
 	})
 }
 

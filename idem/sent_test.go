@@ -259,6 +259,32 @@ func TestSent_shadowedNames(t *testing.T) {
 	})
 }
 
+// Settings that an application may have for its sessions change nothing.
+func TestSent_sessionSettings(t *testing.T) {
+	both(t, func(t *testing.T, pool *pgxpool.Pool, call caller) {
+		for name, value := range map[string]string{
+			"timezone": "Asia/Kathmandu", "lock_timeout": "1", "plan_cache_mode": "force_generic_plan", "enable_indexscan": "off",
+			"default_transaction_isolation": "repeatable read", "default_transaction_deferrable": "on", "row_security": "off",
+			"client_min_messages": "debug5", "extra_float_digits": "-5", "standard_conforming_strings": "on", "transform_null_equals": "on",
+		} {
+			empty(t, pool)
+			cfg := pool.Config()
+			cfg.ConnConfig.RuntimeParams[name] = value
+			session, err := pgxpool.NewWithConfig(t.Context(), cfg)
+			noError(t, err)
+			var c counter
+			first, err := call(t.Context(), session, keyFor("k"), c.order("k"))
+			if err != nil {
+				t.Errorf("%s = %s: %v", name, value, err)
+			}
+			replay, err := call(t.Context(), pool, keyFor("k"), never(t))
+			noError(t, err)
+			same(t, first, replay)
+			session.Close()
+		}
+	})
+}
+
 // With many records the look reads the index of the primary key, whatever plan PostgreSQL makes: for these values, or one
 // for all values.
 func TestSent_case106_lookIsAnIndexLookup(t *testing.T) {
