@@ -16,12 +16,9 @@ const (
 
 // batch deletes once, and reports whether there may be more to delete.
 func (p *pass) batch(ctx context.Context) (more bool, err error) {
-	if p.held == 1 { // the first one, as far as we know
-		return p.passOver(ctx)
-	}
 	limit := p.size
 	if p.held > 0 {
-		limit = min(limit, p.held/2)
+		limit = min(limit, max(1, p.held/2))
 	}
 	var deleted []time.Time
 	next := p.window
@@ -49,6 +46,8 @@ func (p *pass) batch(ctx context.Context) (more bool, err error) {
 		return err
 	})
 	switch {
+	case heldByOther(err) && limit == 1:
+		return p.passOver(ctx)
 	case heldByOther(err):
 		p.held = limit
 		return true, nil

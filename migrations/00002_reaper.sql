@@ -58,6 +58,7 @@ DECLARE
     size         bigint := batch_size; -- of the next batch
     held         bigint := 0; -- one of the next held records is held by another transaction; 0: nothing known of that
     lim          bigint;
+    pass_over    boolean := false;
     more         boolean := true;
     expired      timestamp with time zone;
     top          timestamp with time zone;
@@ -128,8 +129,9 @@ BEGIN
         SET LOCAL enable_seqscan = off;
         SET LOCAL enable_bitmapscan = off;
 
-        IF held OPERATOR(pg_catalog.=) 1 THEN
+        IF pass_over THEN
             -- The next record is held: leave it to a later run, and feel the way, as those behind it may be held as well.
+            pass_over := false;
             held := 0;
             size := 1;
             SELECT k.expires_at INTO expired FROM idem.keys AS k
@@ -149,7 +151,7 @@ BEGIN
 
         lim := size;
         IF held OPERATOR(pg_catalog.>) 0 THEN
-            lim := LEAST(size, held OPERATOR(pg_catalog./) 2);
+            lim := LEAST(size, GREATEST(1, held OPERATOR(pg_catalog./) 2));
         END IF;
         n := 0;
         top := low;
@@ -171,6 +173,7 @@ BEGIN
             END LOOP;
         EXCEPTION WHEN lock_not_available OR deadlock_detected OR serialization_failure THEN
             held := lim;
+            pass_over := lim OPERATOR(pg_catalog.=) 1;
             CONTINUE;
         END;
 
