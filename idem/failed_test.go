@@ -113,6 +113,32 @@ func TestDo_case37_callerCommitsAfterAFailure(t *testing.T) {
 	})
 }
 
+// A context that is dead does not keep Do from failing the transaction, nor a savepoint from being undone.
+func TestDo_case37_deadContext(t *testing.T) {
+	inAllModes(t, func(t *testing.T, pool *pgxpool.Pool) {
+		for _, savepoint := range []bool{false, true} {
+			var opts []idem.Option
+			if savepoint {
+				opts = append(opts, idem.WithSavepoint())
+			}
+			tx := begin(t, pool)
+			ctx, cancel := context.WithCancel(t.Context())
+			_, err := idem.Do(ctx, tx, keyFor("k"), func(ctx context.Context, tx pgx.Tx) (idem.Response, error) {
+				noError(t, insertOrder(ctx, tx, "k"))
+				cancel()
+				return idem.Response{}, errOutOfStock
+			}, opts...)
+			want(t, err, errOutOfStock)
+			if savepoint {
+				usable(t, pool, tx)
+			} else {
+				want(t, tx.Commit(t.Context()), pgx.ErrTxCommitRollback)
+			}
+			nothing(t, pool, "k")
+		}
+	})
+}
+
 // A query that fn has left open can be read to its end after Do has failed. The transaction does not come back to life then.
 func TestDo_case37_rowsLeftOpenAreClosedLater(t *testing.T) {
 	inAllModes(t, func(t *testing.T, pool *pgxpool.Pool) {
