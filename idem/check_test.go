@@ -17,7 +17,7 @@ func TestCheck_theMigrations(t *testing.T) {
 		noError(t, idem.Check(t.Context(), pool))
 		tx, err := pool.Begin(t.Context())
 		noError(t, err)
-		defer tx.Rollback(context.WithoutCancel(t.Context()))
+		defer undo(t, tx)
 		noError(t, idem.Check(t.Context(), tx))
 	})
 }

@@ -71,7 +71,7 @@ func TestForget_inATransaction(t *testing.T) {
 	seed(t, pool, "k", 2, time.Hour)
 	tx, err := pool.Begin(t.Context())
 	noError(t, err)
-	defer tx.Rollback(context.WithoutCancel(t.Context()))
+	defer undo(t, tx)
 	found, err := idem.Forget(t.Context(), tx, keyFor("k0"))
 	noError(t, err)
 	if n, err := idem.ForgetProject(t.Context(), tx, "acme"); err != nil || n != 1 || !found {

@@ -151,15 +151,14 @@ func (r *Reaper) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for ctx.Err() == nil {
+	for {
 		res, err := cfg.Reap(ctx)
 		if ctx.Err() != nil {
-			break
+			return nil //nolint:nilerr // whatever the last pass says, this is how Run ends
 		}
 		cfg.log(ctx, res, err)
 		sleep(ctx, cfg.Interval+rand.N(cfg.Interval/10+1))
 	}
-	return nil
 }
 
 func (r *Reaper) log(ctx context.Context, res ReapResult, err error) {

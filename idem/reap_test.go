@@ -36,6 +36,11 @@ func like(t testing.TB, pool *pgxpool.Pool, prefix string) int {
 	return count(t, pool, `SELECT count(*) FROM idem.keys WHERE key LIKE $1 || '%'`, prefix)
 }
 
+// undo rolls back at the end of a test, when the transaction may have ended already.
+func undo(t testing.TB, tx pgx.Tx) {
+	_ = tx.Rollback(context.WithoutCancel(t.Context()))
+}
+
 func reap(t testing.TB, r idem.Reaper) idem.ReapResult {
 	t.Helper()
 	res, err := r.Reap(t.Context())
@@ -191,7 +196,7 @@ func TestReaper_case89_besideATakeover(t *testing.T) {
 		seed(t, pool, "dead", 40, -time.Hour)
 		tx, err := pool.Begin(t.Context())
 		noError(t, err)
-		defer tx.Rollback(context.WithoutCancel(t.Context()))
+		defer undo(t, tx)
 		takeOver(t, tx, "dead7")
 
 		res := reap(t, idem.Reaper{DB: pool, BatchSize: 16})
@@ -239,7 +244,7 @@ func TestReaper_case89_manyHeld(t *testing.T) {
 			}
 			tx, err := pool.Begin(t.Context())
 			noError(t, err)
-			defer tx.Rollback(context.WithoutCancel(t.Context()))
+			defer undo(t, tx)
 			for _, i := range c.held {
 				takeOver(t, tx, fmt.Sprint("dead", i))
 			}
@@ -275,7 +280,7 @@ func TestReaper_case89_takenOverWhileItWaits(t *testing.T) {
 			seed(t, pool, "dead", 1, -time.Hour)
 			tx, err := pool.Begin(t.Context())
 			noError(t, err)
-			defer tx.Rollback(context.WithoutCancel(t.Context()))
+			defer undo(t, tx)
 			takeOver(t, tx, "dead0")
 
 			deleted := make(chan int, 1)
@@ -344,7 +349,7 @@ func TestReaper_case90_callRacesTheDelete(t *testing.T) {
 			seed(t, pool, value, 1, -time.Hour)
 			tx, err := pool.Begin(t.Context())
 			noError(t, err)
-			defer tx.Rollback(context.WithoutCancel(t.Context()))
+			defer undo(t, tx)
 			rows, err := tx.Query(t.Context(), idem.SQLReapDelete, time.Time{}, time.Now(), 10, 0)
 			noError(t, err)
 			deleted, err := pgx.CollectRows(rows, pgx.RowTo[time.Time])
@@ -383,14 +388,14 @@ func TestReaper_case93_killedInTheMiddle(t *testing.T) {
 	// Row locks far into the table hold the third batch up, and those after it for 100 ms each: there it dies.
 	holder, err := pool.Begin(t.Context())
 	noError(t, err)
-	defer holder.Rollback(context.WithoutCancel(t.Context()))
+	defer undo(t, holder)
 	_, err = holder.Exec(t.Context(), `SELECT FROM idem.keys WHERE key = ANY (ARRAY(SELECT key FROM idem.keys ORDER BY expires_at LIMIT 60 OFFSET 25)) FOR UPDATE`)
 	noError(t, err)
 
 	conn, err := pgx.Connect(t.Context(), pool.Config().ConnString())
 	noError(t, err)
 	defer conn.Close(context.WithoutCancel(t.Context()))
-	var pid uint32 = conn.PgConn().PID()
+	pid := conn.PgConn().PID()
 	killed := make(chan bool, 1)
 	go func() {
 		waiting(t, pool, "%idem: reap delete%")
@@ -459,7 +464,7 @@ func TestReaper_tableLocked(t *testing.T) {
 	reap(t, idem.Reaper{DB: pool, MaxDuration: time.Nanosecond})
 	tx, err := pool.Begin(t.Context())
 	noError(t, err)
-	defer tx.Rollback(context.WithoutCancel(t.Context()))
+	defer undo(t, tx)
 	_, err = tx.Exec(t.Context(), `LOCK TABLE idem.keys IN ACCESS EXCLUSIVE MODE`)
 	noError(t, err)
 	_, err = (&idem.Reaper{DB: pool, BatchSize: 2}).Reap(t.Context())
@@ -548,7 +553,7 @@ func TestReaper_case106_readsByIndex(t *testing.T) {
 	seed(t, pool, "live", 20_000, time.Hour)
 	tx, err := pool.Begin(t.Context())
 	noError(t, err)
-	defer tx.Rollback(context.WithoutCancel(t.Context()))
+	defer undo(t, tx)
 	for _, set := range idem.ReapSettings {
 		_, err := tx.Exec(t.Context(), set)
 		noError(t, err)
@@ -651,7 +656,7 @@ func TestReaper_wrongCalls(t *testing.T) {
 	pool := newPool(t)
 	tx, err := pool.Begin(t.Context())
 	noError(t, err)
-	defer tx.Rollback(context.WithoutCancel(t.Context()))
+	defer undo(t, tx)
 	for _, c := range []struct {
 		r    idem.Reaper
 		says string

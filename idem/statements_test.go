@@ -84,7 +84,7 @@ func TestStatements_prepare(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close(t.Context()) //nolint:errcheck // the end of the test
+	defer conn.Close(t.Context())
 	marked := regexp.MustCompile(`^-- idem: ([a-z ]+)\n`)
 	seen := map[string]string{}
 	for name, sql := range statements {

@@ -185,11 +185,7 @@ func checkReaper(ctx context.Context, tx pgx.Tx, r *report) error {
 		r.good("no expired record waits for the reaper")
 		return nil
 	}
-	count := plural(backlog, "expired record")
-	if backlog >= 100_000 {
-		count = "100000 or more expired records"
-	}
-	fact := fmt.Sprintf("%s, the oldest for %v", count, short(*age))
+	fact := fmt.Sprintf("%s, the oldest for %v", expired(backlog), short(*age))
 	if *age > lateReaper {
 		r.odd(fact, "The table only grows, calls are not affected: run the reaper more often, or with a longer --max-duration.")
 	} else {

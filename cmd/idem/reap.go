@@ -92,17 +92,20 @@ func summary(r idem.ReapResult, stopped bool) string {
 	if r.Blocked > 0 {
 		fmt.Fprintf(&s, "; passed over %s that other transactions hold", plural(int64(r.Blocked), "record"))
 	}
-	switch {
-	case r.Backlog == 0:
+	if r.Backlog == 0 {
 		s.WriteString("; no expired record left")
-	default:
-		count := plural(r.Backlog, "expired record")
-		if r.Backlog >= 100_000 {
-			count = "100000 or more expired records"
-		}
-		fmt.Fprintf(&s, "; %s left, the oldest for %v", count, short(r.Behind()))
+		return s.String()
 	}
+	fmt.Fprintf(&s, "; %s left, the oldest for %v", expired(r.Backlog), short(r.Behind()))
 	return s.String()
+}
+
+// expired counts expired records, as far as they are counted.
+func expired(n int64) string {
+	if n >= 100_000 {
+		return "100000 or more expired records"
+	}
+	return plural(n, "expired record")
 }
 
 func plural(n int64, what string) string {
