@@ -41,7 +41,9 @@
 // where the operation is the whole transaction. DoValue and RunValue are the same for a Go value instead of a Response.
 //
 // The clock is the database's. All five of pgx's exec modes work, and so does a transaction pooler such as PgBouncer (with
-// pgx in the exec modes that it can do). Every call needs the primary: records are not read on a standby.
+// pgx in the exec modes that it can do). In the modes exec and simple_protocol pgx reads text, so that a session needs
+// PostgreSQL's defaults there: DateStyle ISO and bytea_output hex. Every call needs the primary: records are not read on a
+// standby.
 //
 // # Errors
 //

@@ -113,7 +113,7 @@ func (r *runner) try(ctx context.Context) (Response, error) {
 	case verdictReplay:
 		r.doubt = nil
 		// COMMIT and not ROLLBACK: above READ COMMITTED it is what makes the read valid, and it waits for the standby.
-		if err := t.commit(ctx, nil); err != nil {
+		if err := t.endReplay(ctx); err != nil {
 			return Response{}, r.sort(ctx, t.conn, r.commitError(err))
 		}
 		return resp, nil
@@ -196,17 +196,38 @@ func (t *transaction) record(ctx context.Context, s sight, a *answer) error {
 	return nil
 }
 
+// bulky is the size of a body, in bytes, from which the record may not fit into what an idle connection takes at once.
+const bulky = 8 << 10
+
+func (t *transaction) commitSQL() string {
+	if sql := t.txOptions.CommitQuery; sql != "" {
+		return sql
+	}
+	return "commit"
+}
+
+// endReplay commits a transaction that only read. Nothing can be in doubt, so it may be cancelled, unless it has locked
+// the row in order to wait for the standby.
+func (t *transaction) endReplay(ctx context.Context) error {
+	if t.replicated {
+		return t.commit(ctx, nil)
+	}
+	tag, err := t.conn.Exec(ctx, t.commitSQL())
+	if err == nil && tag.String() == "ROLLBACK" {
+		err = pgx.ErrTxCommitRollback
+	}
+	t.ended = err == nil
+	return err
+}
+
 func (t *transaction) commit(ctx context.Context, row []any) error {
 	var last *pgtx.Batch
 	if row != nil {
 		last = &t.wire.last
 		last.Queue(sqlRecord, row)
+		last.Bulky = len(t.wire.body) > bulky
 	}
-	sql := t.txOptions.CommitQuery
-	if sql == "" {
-		sql = "commit"
-	}
-	err := pgtx.Commit(ctx, t.conn, last, sql, commitLimit, t.pooled)
+	err := pgtx.Commit(ctx, t.conn, last, t.commitSQL(), commitLimit, t.pooled)
 	if e, ok := err.(*pgtx.CommitError); err == nil || ok {
 		t.ended = true
 		t.late = ok && e.Late

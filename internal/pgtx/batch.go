@@ -14,7 +14,10 @@ type Batch struct {
 	queries [3]*pgx.QueuedQuery
 	own     [2]pgx.QueuedQuery
 	n       int
-	ctx     uncancelled // of a last batch
+
+	Bulky bool // too much to write at once for sure: sending it may wait for the server
+
+	ctx uncancelled // of a last batch
 }
 
 // uncancelled is what context.WithoutCancel returns, as a value.

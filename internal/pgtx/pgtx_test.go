@@ -203,6 +203,41 @@ func TestCommit_late(t *testing.T) {
 	}
 }
 
+// The same without anything between: a COMMIT that the server takes its time for.
+func TestCommit_slow(t *testing.T) {
+	t.Parallel()
+	for _, mode := range modes {
+		t.Run(mode.String(), func(t *testing.T) {
+			t.Parallel()
+			conn, tx, other := begun(t, mode, nil)
+			noError(t, tx.Commit(t.Context()))
+			for _, sql := range []string{
+				`CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.3); RETURN NULL; END'`,
+				`CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()`,
+			} {
+				_, err := other.Exec(t.Context(), sql)
+				noError(t, err)
+			}
+			_, err := conn.Begin(t.Context())
+			noError(t, err)
+			noError(t, pgtx.Commit(t.Context(), conn, insert(2, 2), "commit", time.Minute, never(t)))
+
+			_, err = conn.Begin(t.Context())
+			noError(t, err)
+			late := make(chan struct{})
+			err = pgtx.Commit(t.Context(), conn, insert(3, 3), "commit", 10*time.Millisecond, release(func() { close(late) }))
+			if ce, ok := err.(*pgtx.CommitError); !ok || !ce.Late {
+				t.Fatalf("error is %#v, want a CommitError that is late", err)
+			}
+			<-late
+			if n := rows(t, other); n != 3 {
+				t.Errorf("%d rows", n)
+			}
+			noError(t, conn.Ping(t.Context())) // nothing was cancelled or closed, no deadline is left
+		})
+	}
+}
+
 type panicTracer struct{}
 
 func (panicTracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, d pgx.TraceQueryStartData) context.Context {

@@ -1,0 +1,5 @@
+//go:build !unix
+
+package pgtx
+
+var peek func(fd int) bool
