@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -189,6 +190,11 @@ func (p *pass) begin(ctx context.Context, fn func(pgx.Tx) error) error {
 	switch {
 	case err == nil:
 		return nil
+	case sqlState(err) == stateNoTable && strings.Contains(err.Error(), "idem.reaper"):
+		return &Error{
+			Op: "reap", Err: schemaError("idem: table idem.reaper does not exist"), cause: err,
+			Hint: `run "idem migrate up", or goose with the files in migrations/`,
+		}
 	case sqlState(err) == stateLockTimeout:
 		return &Error{Op: "reap", Err: err, Hint: "something holds a lock on the whole table; the next pass tries again"}
 	}

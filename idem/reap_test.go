@@ -682,6 +682,9 @@ func TestReaper_errors(t *testing.T) {
 	empty := connect(t, pgtest.Empty(t))
 	_, err := (&idem.Reaper{DB: empty}).Reap(t.Context())
 	want(t, err, idem.ErrNoSchema)
+	if !strings.Contains(err.Error(), "idem.reaper does not exist: run") {
+		t.Errorf("error is %v", err)
+	}
 
 	pool := newPool(t, func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["default_transaction_read_only"] = "on" })
 	_, err = (&idem.Reaper{DB: pool}).Reap(t.Context())

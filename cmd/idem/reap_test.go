@@ -87,10 +87,10 @@ func TestReap_clockJumped(t *testing.T) {
 
 func TestReap_errors(t *testing.T) {
 	t.Parallel()
-	call("reap", "--database-url", pgtest.Empty(t)).says(t, exitError, "table idem.keys does not exist or lacks a column", "idem migrate up")
+	call("reap", "--database-url", pgtest.Empty(t)).says(t, exitError, "idem: table idem.reaper does not exist: run", "idem migrate up")
 	url := pgtest.New(t)
 	exec(t, open(t, url), `DROP TABLE idem.reaper`)
-	call("reap", "--database-url", url).says(t, exitError, `relation "idem.reaper" does not exist`, "idem migrate up")
+	call("reap", "--database-url", url).says(t, exitError, "idem: table idem.reaper does not exist", "idem migrate up")
 }
 
 // A signal ends the pass after the running batch, and what was done is reported.
