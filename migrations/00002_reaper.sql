@@ -29,7 +29,7 @@ COMMENT ON COLUMN idem.reaper.backlog IS 'Expired records that were left, counte
 --     SELECT cron.schedule('idem-reap', '* * * * *', 'CALL idem.reap()');
 --
 -- The command must be that one statement: each batch commits, which no procedure may do inside a transaction.
--- run_interval is the time between two runs: set it when that is above half an hour. The role needs SELECT and DELETE on
+-- run_interval is the time between two runs: set it when that is above an hour. The role needs SELECT and DELETE on
 -- idem.keys, and SELECT, INSERT and UPDATE on idem.reaper.
 --
 -- Every name and operator is qualified because a procedure that commits cannot have a search_path of its own.

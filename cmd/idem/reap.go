@@ -27,7 +27,7 @@ says who is at work and ends with exit code 0.
 When the database's clock is much further than one would expect since the last pass, it
 may have jumped, and live records would look expired: that pass deletes nothing and says
 so, and so does every other one for the next --interval. Therefore say with --interval how
-far apart your runs are, when that is more than half an hour.
+far apart your runs are, when that is more than an hour.
 
 The role needs SELECT and DELETE on idem.keys, and SELECT, INSERT and UPDATE on idem.reaper.`,
 		Example: `  # crontab: every minute
