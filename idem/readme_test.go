@@ -59,8 +59,7 @@ func TestREADME_links(t *testing.T) {
 	tests := 0
 	for _, doc := range documents {
 		for _, m := range regexp.MustCompile(`\[([^\]]+)\]\(([^)\s]+)\)`).FindAllStringSubmatch(readDocument(t, doc), -1) {
-			text, target, _ := strings.Cut(m[1], "/")
-			target = m[2]
+			text, target := m[1], m[2]
 			if strings.Contains(target, "://") {
 				continue
 			}
@@ -95,7 +94,7 @@ func anchors(doc string) string {
 	var b strings.Builder
 	b.WriteString("\n")
 	for _, h := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(doc, -1) {
-		s := regexp.MustCompile("[^\\p{L}\\p{N} _-]").ReplaceAllString(strings.ToLower(h[1]), "")
+		s := regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(strings.ToLower(h[1]), "")
 		b.WriteString(strings.ReplaceAll(s, " ", "-") + "\n")
 	}
 	return b.String()
