@@ -207,6 +207,23 @@ func TestExpiry_case85_expiredAndNotReaped(t *testing.T) {
 	})
 }
 
+// The time that counts is the clock's and not the transaction's: one that began long ago sees what expired meanwhile, and
+// records as of now.
+func TestExpiry_case81_oldTransaction(t *testing.T) {
+	inAllModes(t, func(t *testing.T, pool *pgxpool.Pool) {
+		tx := begin(t, pool)
+		var begun, before time.Time
+		noError(t, tx.QueryRow(t.Context(), `SELECT pg_catalog.now()`).Scan(&begun))
+		store(t, pool, keyFor("k"), "old", "now() - interval '1 day'", "clock_timestamp()") // after the transaction began
+		noError(t, pool.QueryRow(t.Context(), `SELECT pg_catalog.clock_timestamp()`).Scan(&before))
+		r, err := idem.Do(t.Context(), tx, keyFor("k"), returns(idem.Response{}))
+		noError(t, err)
+		if r.Replayed || r.CreatedAt.Before(before) {
+			t.Errorf("Replayed %v, created %v, the transaction began %v, the clock said %v before the call", r.Replayed, r.CreatedAt, begun, before)
+		}
+	})
+}
+
 func TestExpiry_case86_takeoverFailsInFn(t *testing.T) {
 	both(t, func(t *testing.T, pool *pgxpool.Pool, call caller) {
 		store(t, pool, keyFor("k"), "old", "now() - interval '2 days'", "now() - interval '1 day'")
@@ -224,4 +241,23 @@ func TestExpiry_case86_takeoverFailsInFn(t *testing.T) {
 			t.Errorf("%d orders", n)
 		}
 	})
+}
+
+// A test of a user's may run in a synctest bubble, and the next one outside of it: nothing of the one is left for the other.
+func TestRun_insideAndOutsideOfABubble(t *testing.T) {
+	url := pgtest.New(t)
+	outside := connect(t, url)
+	for range 3 {
+		var c counter
+		_, err := idem.Run(t.Context(), outside, keyFor("k"), c.order("k"))
+		noError(t, err)
+		synctest.Test(t, func(t *testing.T) {
+			inside, err := pgxpool.New(t.Context(), url)
+			noError(t, err)
+			defer inside.Close()
+			_, err = idem.Run(t.Context(), inside, keyFor("k"), c.order("k"))
+			noError(t, err)
+		})
+		empty(t, outside)
+	}
 }
