@@ -13,7 +13,7 @@ import (
 // Pool may be nil.
 //
 // The zero Key and no error mean that the request passes through unprotected: a safe method, or no key with Optional. An
-// error is a Problem, ready to be written.
+// error is a Problem, ready to be written; log it with its Instance.
 func (m *Middleware) Check(r *http.Request) (idem.Key, error) {
 	if passes(r.Method) {
 		return idem.Key{}, nil

@@ -25,7 +25,7 @@ import (
 // CodeHandlerFailed, which shows nothing of the error. A serialization failure or a deadlock, returned as it is or wrapped,
 // makes fn run again in a new transaction.
 //
-// To refuse for good, write a 4xx to w and return nil.
+// To refuse for good, write a 4xx to w and return nil. That is what idem.Refuse is to idem.Run, and it needs no Refuse here.
 func Handle(m *Middleware, fn func(ctx context.Context, tx pgx.Tx, w http.ResponseWriter, r *http.Request) error) http.Handler {
 	return m.serve(fn, (*server).plain)
 }

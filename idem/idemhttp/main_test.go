@@ -117,7 +117,8 @@ func newBenchOn(t testing.TB, url string, change ...func(*pgxpool.Config)) *benc
 	b := &bench{t: t, pool: pool, mux: http.NewServeMux(), logs: &logs{}}
 	b.m = &idemhttp.Middleware{
 		Pool: pool, Project: idemhttp.SingleProject("acme"),
-		Logger: newLogger(b.logs),
+		PoolWait: -1, // however slow the machine is
+		Logger:   newLogger(b.logs),
 	}
 	return b
 }
