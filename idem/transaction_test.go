@@ -221,6 +221,25 @@ func TestTransaction_case23_contextEndsInFn(t *testing.T) {
 	})
 }
 
+// The rollback is not skipped because the context is dead: the connection is as good as before.
+func TestRun_case23_connectionIsUsedAgain(t *testing.T) {
+	inAllModes(t, func(t *testing.T, pool *pgxpool.Pool) {
+		pool = alone(t, pool)
+		for range 3 {
+			ctx, cancel := context.WithCancel(t.Context())
+			_, err := idem.Run(ctx, pool, keyFor("k"), func(ctx context.Context, tx pgx.Tx) (idem.Response, error) {
+				cancel()
+				return idem.Response{}, nil
+			})
+			want(t, err, context.Canceled)
+		}
+		nothing(t, pool, "k")
+		if n := pool.Stat().NewConnsCount(); n != 1 {
+			t.Errorf("the pool made %d connections", n)
+		}
+	})
+}
+
 // noneOpen fails the test when a transaction stays open. One on a connection that was closed may take a moment to end.
 func noneOpen(t testing.TB, pool *pgxpool.Pool) {
 	t.Helper()
