@@ -46,7 +46,7 @@ func Commit(ctx context.Context, conn *pgx.Conn, last *Batch, commit string, lim
 		return wait(limit, late, func() error { return read(conn.SendBatch(&last.ctx, batch)) })
 	}
 	br := s.send(conn, last, batch, limit)
-	if s.readable(soon) {
+	if s.answered(soon) {
 		return read(br)
 	}
 	return wait(limit, late, func() error { return read(br) })

@@ -203,7 +203,8 @@ func TestCommit_late(t *testing.T) {
 	}
 }
 
-// The same without anything between: a COMMIT that the server takes its time for.
+// The same without anything between: a COMMIT that the server takes its time for. A NOTICE that comes ahead of the answer is
+// not taken for it.
 func TestCommit_slow(t *testing.T) {
 	t.Parallel()
 	for _, mode := range modes {
@@ -212,7 +213,7 @@ func TestCommit_slow(t *testing.T) {
 			conn, tx, other := begun(t, mode, nil)
 			noError(t, tx.Commit(t.Context()))
 			for _, sql := range []string{
-				`CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.3); RETURN NULL; END'`,
+				`CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE NOTICE ''soon''; PERFORM pg_sleep(0.3); RETURN NULL; END'`,
 				`CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()`,
 			} {
 				_, err := other.Exec(t.Context(), sql)

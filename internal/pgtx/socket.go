@@ -1,6 +1,7 @@
 package pgtx
 
 import (
+	"bytes"
 	"net"
 	"syscall"
 	"time"
@@ -8,12 +9,13 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// socket waits for the first byte of an answer without reading it.
+// socket waits for an answer without reading it.
 type socket struct {
 	conn  net.Conn
 	raw   syscall.RawConn
 	ready func(fd uintptr) bool
-	asked bool
+	whole bool      // what was seen is a whole answer
+	seen  [512]byte // the answer to a record and COMMIT has some 70 bytes
 }
 
 const socketName = "github.com/pgidem/pgidem/internal/pgtx.socket"
@@ -27,19 +29,14 @@ func socketOf(conn *pgx.Conn) *socket {
 		return s
 	}
 	var s *socket
-	nc := pg.Conn()
-	if t, ok := nc.(interface{ NetConn() net.Conn }); ok { // TLS
-		nc = t.NetConn()
-	}
-	if sc, ok := nc.(syscall.Conn); ok && peek != nil {
+	// Not through TLS, where nobody can see how an answer ends.
+	if sc, ok := pg.Conn().(syscall.Conn); ok && peek != nil {
 		if raw, err := sc.SyscallConn(); err == nil {
-			s = &socket{conn: nc, raw: raw}
-			s.ready = func(fd uintptr) bool { // called, and called again when there may be something to read
-				if s.asked {
-					return true
-				}
-				s.asked = true
-				return peek(int(fd))
+			s = &socket{conn: pg.Conn(), raw: raw}
+			s.ready = func(fd uintptr) bool { // called again when there may be more to see
+				n, wait := peek(int(fd), s.seen[:])
+				s.whole = n > 0 && ended(s.seen[:n])
+				return !wait
 			}
 		}
 	}
@@ -61,11 +58,18 @@ func (s *socket) send(conn *pgx.Conn, last *Batch, b *pgx.Batch, limit time.Dura
 	return conn.SendBatch(&last.ctx, b)
 }
 
-// readable waits up to d for something to read: data, the end or an error. No other read may be under way; where one is all
-// the same, since pgx reads in the background when a write takes long, it may miss the answer and return false.
-func (s *socket) readable(d time.Duration) bool {
-	s.asked = false
+// answered waits up to d for an answer, and reports whether it is there as a whole, so that reading it takes no time. One
+// that comes in parts counts as none: a NOTICE travels ahead, and what follows it may take for ever. No other read may be
+// under way; where one is all the same, since pgx reads in the background when a write takes long, nothing is seen.
+func (s *socket) answered(d time.Duration) bool {
+	s.whole = false
 	s.within(d)
 	defer s.unbound()
-	return s.raw.Read(s.ready) == nil
+	return s.raw.Read(s.ready) == nil && s.whole
+}
+
+// ended reports whether b ends in ReadyForQuery. Nothing that travels ahead of it does: a NOTICE ends in a zero.
+func ended(b []byte) bool {
+	n := len(b) - 1 // where it says in what state the transaction is
+	return n >= 0 && bytes.HasSuffix(b[:n], []byte{'Z', 0, 0, 0, 5}) && bytes.IndexByte([]byte("IET"), b[n]) >= 0
 }

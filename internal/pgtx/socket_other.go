@@ -2,4 +2,4 @@
 
 package pgtx
 
-var peek func(fd int) bool
+var peek func(fd int, b []byte) (n int, wait bool)

@@ -4,13 +4,12 @@ package pgtx
 
 import "syscall"
 
-// peek reports whether a read would not wait. It takes nothing away.
-var peek = func(fd int) bool {
-	var b [1]byte
+// peek copies what can be read to b without taking it away, and reports whether one would have to wait for anything.
+var peek = func(fd int, b []byte) (n int, wait bool) {
 	for {
-		_, _, err := syscall.Recvfrom(fd, b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		n, _, err := syscall.Recvfrom(fd, b, syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		if err != syscall.EINTR {
-			return err != syscall.EAGAIN
+			return n, err == syscall.EAGAIN
 		}
 	}
 }
