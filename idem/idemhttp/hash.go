@@ -34,11 +34,18 @@ func requestHash(r *http.Request, body []byte, canonical bool, principal *string
 // sentPath returns the path as the client sent it. Wrappers outside may have cut a prefix off r.URL that tells two
 // operations apart, such as a version.
 func sentPath(r *http.Request) string {
-	if !strings.HasPrefix(r.RequestURI, "/") {
+	switch {
+	case strings.HasPrefix(r.RequestURI, "/"):
+		path, _, _ := strings.Cut(r.RequestURI, "?")
+		return path
+	case r.RequestURI == "": // a request that nobody sent, such as a test's
 		return r.URL.EscapedPath()
 	}
-	path, _, _ := strings.Cut(r.RequestURI, "?")
-	return path
+	u, err := url.ParseRequestURI(r.RequestURI) // "http://host/path", which servers must accept (RFC 9112, section 3.2.2)
+	if err != nil {
+		return r.RequestURI
+	}
+	return u.EscapedPath()
 }
 
 // queryForm returns the parameters sorted by name, with the order of equal names kept, each behind its length. A query

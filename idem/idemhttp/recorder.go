@@ -110,6 +110,15 @@ func (w *recorder) SetWriteDeadline(t time.Time) error {
 	return http.NewResponseController(w.outer).SetWriteDeadline(t)
 }
 
+// seal returns a recorder with what the handler has written when it returns. A goroutine that it leaves behind may go on
+// writing to w: what is recorded and what is sent stay the same all the same.
+func (w *recorder) seal() *recorder {
+	s := *w
+	s.header = w.header.Clone()
+	s.body = w.body[:len(w.body):len(w.body)]
+	return &s
+}
+
 // finish completes the response as net/http would: status 200 where the handler said none, and a guessed Content-Type
 // where it gave a body without one. It is guessed here, so that a replay does not depend on a later guess. A
 // Content-Encoding that was there before the handler belongs to a wrapper outside that compresses what we send.

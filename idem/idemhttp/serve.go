@@ -105,6 +105,8 @@ func (s *server) run(w http.ResponseWriter, r *http.Request, key idem.Key, body 
 	}, s.options...)
 
 	switch {
+	case errors.Is(err, idem.ErrTxEnded): // whatever the handler answered: what it committed has no record
+		s.answer(w, r, s.explain(ctx, r, err))
 	case err == nil && resp.Replayed:
 		replay(w, resp.Status, resp.Header, resp.Body)
 	case err == nil && last.err == nil, errors.Is(err, errForgotten), err != nil && last != nil && last.answers(err):
@@ -151,7 +153,9 @@ func (s *server) try(ctx context.Context, tx pgx.Tx, key idem.Key, t *try, r *ht
 			_ = f.RemoveAll() // net/http does that for its own request only
 		}
 	}()
-	if t.err = s.fn(ctx, tx, t.recorder, req); t.err != nil {
+	t.err = s.fn(ctx, tx, t.recorder, req)
+	t.recorder = t.seal()
+	if t.err != nil {
 		return idem.Response{}, &handlerError{t.err}
 	}
 	return s.outcome(t.recorder)
