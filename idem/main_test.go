@@ -401,13 +401,6 @@ func (s *spy) on(sending, done func(flight string)) {
 	s.sending, s.done = sending, done
 }
 
-// traced is newPool with a spy.
-func traced(t testing.TB, change ...func(*pgxpool.Config)) (*pgxpool.Pool, *spy) {
-	t.Helper()
-	s := &spy{}
-	return newPool(t, append(change, func(c *pgxpool.Config) { c.ConnConfig.Tracer = s })...), s
-}
-
 // spied connects once more to pool's database, with a spy.
 func spied(t testing.TB, pool *pgxpool.Pool) (*pgxpool.Pool, *spy) {
 	t.Helper()
