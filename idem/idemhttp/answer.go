@@ -17,7 +17,7 @@ func (s *server) explain(ctx context.Context, r *http.Request, err error) Proble
 	code := CodeUnavailable
 	failure, failed := errors.AsType[*handlerError](err)
 	switch {
-	case failed && !failure.transient():
+	case ended(err), failed && !failure.transient():
 		code = CodeHandlerFailed
 	case failed:
 	case errors.Is(err, idem.ErrKeyReused):
@@ -28,7 +28,7 @@ func (s *server) explain(ctx context.Context, r *http.Request, err error) Proble
 		code = CodeResponseStreamed
 	case errors.Is(err, errTooLarge), errors.Is(err, idem.ErrResponseTooLarge):
 		code = CodeResponseTooLarge
-	case errors.Is(err, idem.ErrTxAborted), errors.Is(err, idem.ErrTxEnded), violated(err):
+	case errors.Is(err, idem.ErrTxAborted), violated(err):
 		code = CodeHandlerFailed
 	case errors.Is(err, idem.ErrInvalidKey), errors.Is(err, idem.ErrInvalidCall), errors.Is(err, idem.ErrNested):
 		code = CodeMisconfigured
@@ -37,10 +37,17 @@ func (s *server) explain(ctx context.Context, r *http.Request, err error) Proble
 		err = errors.Join(cause, err)
 	}
 	p := s.problem(r, code, "", err)
-	if errors.Is(err, idem.ErrTxEnded) && !failed { // the handler ended the transaction, one way or the other
+	if ended(err) {
 		p.Retryable, p.Detail = false, "The operation failed. Find out what became of it before you send it again."
 	}
 	return p
+}
+
+// ended reports whether the handler ended the transaction, one way or the other. An error of that kind that it got from
+// somewhere else and returned is not meant.
+func ended(err error) bool {
+	e, ok := err.(*idem.Error)
+	return ok && e.Err == idem.ErrTxEnded
 }
 
 // violated reports whether COMMIT failed on what the handler wrote: a deferred constraint, or a trigger that raised an

@@ -3,12 +3,15 @@ package idemhttp_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/pgidem/pgidem/idem"
 	"github.com/pgidem/pgidem/idem/idemhttp"
@@ -51,6 +54,26 @@ func TestHandler_case36_endsTheTransactionAndFails(t *testing.T) {
 		if !strings.Contains(b.logs.String(), "transaction has ended") {
 			t.Errorf("%d: the log says %s", status, b.logs.String())
 		}
+	}
+}
+
+// The same through Handle, with an error: nobody says that anything was undone, or that a retry does no harm.
+func TestHandle_case36_endsTheTransactionAndFails(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.mux.Handle("POST /charges", idemhttp.Handle(b.m, func(ctx context.Context, tx pgx.Tx, _ http.ResponseWriter, _ *http.Request) error {
+		if _, err := tx.Conn().Exec(ctx, "INSERT INTO public.charges (note) VALUES ('x'); COMMIT"); err != nil {
+			t.Error(err)
+		}
+		return errors.New("and then it failed")
+	}))
+	got := b.post("/charges", "k", "")
+	got.is(t, idemhttp.CodeHandlerFailed, 500)
+	if p := problemOf(t, got); p.Retryable || strings.Contains(p.Detail, "undone") {
+		t.Errorf("got %s", got.body)
+	}
+	if !strings.Contains(b.logs.String(), "and then it failed") {
+		t.Errorf("the log says %s", b.logs.String())
 	}
 }
 

@@ -105,7 +105,7 @@ func (s *server) run(w http.ResponseWriter, r *http.Request, key idem.Key, body 
 	}, s.options...)
 
 	switch {
-	case errors.Is(err, idem.ErrTxEnded): // whatever the handler answered: what it committed has no record
+	case ended(err): // whatever the handler answered: what it committed has no record
 		s.answer(w, r, s.explain(ctx, r, err))
 	case err == nil && resp.Replayed:
 		replay(w, resp.Status, resp.Header, resp.Body)
