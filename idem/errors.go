@@ -162,9 +162,15 @@ func (c *call) commitError(err error) error {
 }
 
 // dbError explains what one of this package's own statements failed on.
-func (c *call) dbError(err error) error { return explain(c.op, c.key, err) }
+func (c *call) dbError(err error) error {
+	e := explain(c.op, c.key, err)
+	if e.cause == nil && sqlState(err) == "" { // not the server's: a lost connection, a context that ended
+		e.Hint = "nothing was committed: retry with the same key"
+	}
+	return e
+}
 
-func explain(op string, key Key, err error) error {
+func explain(op string, key Key, err error) *Error {
 	e := &Error{Op: op, Key: key, cause: err}
 	if errors.Is(err, pgx.ErrTxClosed) {
 		e.Err, e.Hint = ErrTxEnded, "begin a new one"

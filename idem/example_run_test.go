@@ -20,7 +20,7 @@ func ExampleRun() {
 		Project: "acme", Endpoint: "POST /applications", Value: "8e03978e-40d5-43dd-bc93-6894a57f9324",
 		RequestHash: idem.HashRequest([]byte(`{"amount": 25000}`)),
 	}
-	openCase := func(ctx context.Context, tx pgx.Tx) (idem.Response, error) {
+	fn := func(ctx context.Context, tx pgx.Tx) (idem.Response, error) {
 		var id int64
 		err := tx.QueryRow(ctx, "INSERT INTO cases (amount) VALUES ($1) RETURNING id", 25000).Scan(&id)
 		if err != nil {
@@ -29,7 +29,7 @@ func ExampleRun() {
 		return idem.JSON(http.StatusCreated, map[string]any{"case": id})
 	}
 	for range 2 { // the request and its retry
-		resp, err := idem.Run(ctx, pool, key, openCase)
+		resp, err := idem.Run(ctx, pool, key, fn)
 		fmt.Println(resp.Status, string(resp.Body), "replayed:", resp.Replayed, err)
 	}
 	// Output:

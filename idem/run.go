@@ -16,7 +16,9 @@ import (
 //
 // While another call holds the key Run waits, by default up to 2 seconds, without holding a connection. On a serialization
 // failure, a deadlock, ErrConflict or a lost connection it starts over, also when COMMIT was sent already: the key tells
-// what became of it, so that the next try replays or runs. fn may therefore run more than once; only one run commits.
+// what became of it, so that the next try replays or runs. fn may therefore run more than once; only one run commits. Run
+// gives up after 30 transactions that lost against others, after 5 runs of fn that ended with their connection, and when
+// a lost connection cannot be replaced for 10 seconds.
 //
 // COMMIT is not cancelled when ctx ends. When its answer is lost and the key cannot be looked up again in time, the error
 // is ErrOutcomeUnknown: retry with the same key. After any other error nothing was written, and an error of fn is

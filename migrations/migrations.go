@@ -8,7 +8,8 @@
 //
 //	p, err := goose.NewProvider(goose.DialectPostgres, db, migrations.FS, goose.WithTableName(migrations.VersionTable))
 //
-// By hand, with the part of each file above "-- +goose Down":
+// By hand, with the part of each file above "-- +goose Down". The loop is for a database that has none of them; to update,
+// give it the new files only:
 //
 //	for f in migrations/0*.sql; do sed '/^-- +goose Down/,$d' "$f"; done | psql -1 -v ON_ERROR_STOP=1 "$DATABASE_URL"
 package migrations

@@ -24,6 +24,7 @@ func Example() {
 			http.Error(w, "not now", http.StatusInternalServerError) // 5xx: undone and not remembered
 			return
 		}
+		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusCreated)
 		fmt.Fprintf(w, `{"case": %d}`, id)
 	})))
