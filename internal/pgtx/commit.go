@@ -13,7 +13,7 @@ import (
 // committed. Every other error of Commit means that COMMIT was not executed.
 type CommitError struct {
 	Err  error
-	Late bool // no answer came in time; the connection is in use until late is called
+	Late bool // no answer came in time; the connection is in use until late is released
 }
 
 func (e *CommitError) Error() string { return "commit: " + e.Err.Error() }
